@@ -1,0 +1,1 @@
+"""Source against sinks, row by row."""
