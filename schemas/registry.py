@@ -1,0 +1,139 @@
+"""The schema registry, asked by id: what a record's four bytes stand for.
+
+Blocking and thread-safe; callers on an event loop use a thread. It never retries: who asks decides how long to wait.
+It knows nothing of topics, tables or Debezium.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import httpx2
+import orjson
+
+from downriver.exits import DownriverError
+from downriver.kafka import ssl_context
+from downriver.settings import Registry
+
+NO_SUCH_SCHEMA = 40403
+"""The Confluent API's code for "schema not found"; any other 404 comes from something that is not a registry."""
+
+UNKNOWN_FOR_S = 10.0
+"""How long an unknown id is remembered: a flood of poison records asks once, a schema registered late is soon found."""
+
+SNIPPET = 200
+"""Characters of an unexpected answer that an error repeats."""
+
+
+class UnknownSchema(DownriverError):
+    """The registry answered, and there is no Avro schema under this id: waiting does not help."""
+
+
+class RegistryAway(DownriverError):
+    """The registry did not answer, or answered that it can't now, or not like a registry: ask again later."""
+
+
+class SchemaRegistry:
+    """Schemas by id, over the registry's Confluent-compatible API. An id never changes its meaning: kept for good."""
+
+    def __init__(
+        self,
+        settings: Registry,
+        *,
+        transport: httpx2.BaseTransport | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make the client; nothing is asked yet. `transport` (the network) and `clock` (seconds) are for tests."""
+        self._url = settings.url.rstrip("/")
+        self._timeout_s = settings.timeout_s
+        password = settings.password.get_secret_value() if settings.password else ""
+        self._client = httpx2.Client(
+            timeout=settings.timeout_s,
+            verify=ssl_context(settings.tls) if settings.tls.enabled else True,
+            auth=(settings.username, password) if settings.username else None,
+            headers={"Accept": "application/vnd.schemaregistry.v1+json, application/json"},
+            transport=transport,
+        )
+        self._clock = clock
+        self._schemas: dict[int, Mapping[str, Any]] = {}
+        self._unknown: dict[int, tuple[float, str]] = {}
+
+    def schema(self, schema_id: int) -> Mapping[str, Any]:
+        """Return the Avro schema of that id, as parsed JSON.
+
+        Raises:
+            UnknownSchema: the registry has no Avro schema of that id.
+            RegistryAway: time-out, connection error, 5xx, 429, refused credentials, or half an answer.
+        """
+        if (known := self._schemas.get(schema_id)) is not None:
+            return known
+        since, reason = self._unknown.get(schema_id, (float("-inf"), ""))
+        if self._clock() - since < UNKNOWN_FOR_S:
+            raise UnknownSchema(reason)
+        try:
+            schema = self._fetch(schema_id)
+        except UnknownSchema as error:
+            now = self._clock()
+            self._unknown = {
+                other: (seen, why) for other, (seen, why) in self._unknown.copy().items() if now - seen < UNKNOWN_FOR_S
+            } | {schema_id: (now, str(error))}
+            raise
+        return self._schemas.setdefault(schema_id, schema)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _fetch(self, schema_id: int) -> Mapping[str, Any]:
+        url = f"{self._url}/schemas/ids/{schema_id}"
+        try:
+            response = self._client.get(url)
+        except httpx2.TimeoutException:
+            msg = f"the schema registry at {url} did not answer within {self._timeout_s:g} s"
+            raise RegistryAway(msg) from None
+        except httpx2.HTTPError as error:
+            msg = f"the schema registry at {url} can't be reached: {str(error) or type(error).__name__}"
+            raise RegistryAway(msg) from None
+        answer = _object(response.content)
+        if response.status_code == 404 and answer.get("error_code") == NO_SUCH_SCHEMA:
+            msg = f"schema id {schema_id} is unknown to the registry at {self._url}"
+            raise UnknownSchema(msg)
+        text = answer.get("schema")
+        if response.status_code != 200 or not isinstance(text, str):
+            msg = f"the schema registry at {url} answered {response.status_code}: {response.text[:SNIPPET]!r}"
+            raise RegistryAway(msg)
+        return _avro(schema_id, answer, text)
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    """Parse a JSON object; anything else is an empty one, which no caller takes for an answer."""
+    try:
+        parsed = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return {}
+    return parsed if isinstance(parsed, dict) else {}
+
+
+def _avro(schema_id: int, answer: Mapping[str, Any], text: str) -> Mapping[str, Any]:
+    """Return the schema that the registry's answer carries.
+
+    Debezium's schemas are self-contained (tried with Apicurio's converter 2.6.13), so references are not followed.
+    """
+    if (kind := answer.get("schemaType") or "AVRO") != "AVRO":
+        msg = f"schema id {schema_id} is a {kind} schema, not Avro"
+        raise UnknownSchema(msg)
+    if answer.get("references"):
+        msg = f"schema id {schema_id} refers to other schemas; only self-contained ones can be read"
+        raise UnknownSchema(msg)
+    try:
+        schema = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        schema = None
+    if isinstance(schema, str):  # Avro writes a bare primitive as a JSON string
+        schema = {"type": schema}
+    if not isinstance(schema, dict):
+        msg = f"schema id {schema_id} is not an Avro schema: {text[:SNIPPET]!r}"
+        raise UnknownSchema(msg)
+    return schema
