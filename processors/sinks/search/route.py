@@ -1,0 +1,148 @@
+"""What a change of products, inventory or reviews means for search: commands, as plain values. Pure, no I/O.
+
+Knows the columns that search shows and how a value looks in JSON; knows no index, no version arithmetic, no client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+from processors.change import Change, Row
+
+PRODUCT_COLUMNS = (
+    "sku",
+    "name",
+    "description",
+    "category",
+    "tags",
+    "attributes",
+    "price",
+    "currency",
+    "status",
+    "created_at",
+    "updated_at",
+)
+"""Of `public.products`, without its id. `attributes` (jsonb) stays the exact JSON text that the source sent."""
+
+STOCK_COLUMNS = ("quantity", "reserved")
+"""Of `public.inventory`."""
+
+REVIEW_COLUMNS = ("user_id", "rating", "title", "body", "status", "created_at", "updated_at")
+"""Of `public.reviews`, without its key."""
+
+PRODUCT, STOCK = "product", "stock"
+"""The parts of a product's document that come from rows."""
+
+Fields = Mapping[str, Any]
+"""Column → JSON-ready value: None, bool, int, str, list. Money and times are exact strings. An absent column was not sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One row's part of a product's document.
+
+    Attributes:
+        document: the product's id.
+        part: PRODUCT or STOCK.
+        slot: which of several parts of that kind: the warehouse's id for stock, empty for the product itself.
+        version: the row's version (see `processors.change.pack_version`), 0 for a snapshot row.
+        fields: the row's columns, None if the row is gone.
+    """
+
+    document: str
+    part: str
+    slot: str
+    version: int
+    fields: Fields | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewRow:
+    """One review under one product; a review that moves is a delete under one and a create under the other.
+
+    Attributes:
+        version: the row's version, 0 for a snapshot row.
+        fields: the row's columns, None if the review is gone from this product.
+    """
+
+    product_id: str
+    id: str
+    version: int
+    fields: Fields | None
+
+    @property
+    def document(self) -> str:
+        """The id of the review's document."""
+        return f"{self.product_id}:{self.id}"
+
+
+Command = Part | ReviewRow
+
+
+@dataclass(frozen=True, slots=True)
+class ProductRoute:
+    """`public.products`: the product's own part of its document."""
+
+    sink: str = "search"
+
+    def commands(self, change: Change) -> Sequence[Part]:
+        """Return the product's part."""
+        return [Part(str(change.key["id"]), PRODUCT, "", change.version, _fields(change, PRODUCT_COLUMNS))]
+
+
+@dataclass(frozen=True, slots=True)
+class StockRoute:
+    """`public.inventory`: the stock of one warehouse in the product's document."""
+
+    sink: str = "search"
+
+    def commands(self, change: Change) -> Sequence[Part]:
+        """Return the warehouse's part."""
+        product, warehouse = str(change.key["product_id"]), str(change.key["warehouse_id"])
+        return [Part(product, STOCK, warehouse, change.version, _fields(change, STOCK_COLUMNS))]
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewRoute:
+    """`public.reviews`, keyed by (product_id, id): a document of its own, from which the product's rating is asked."""
+
+    sink: str = "search"
+
+    def commands(self, change: Change) -> Sequence[ReviewRow]:
+        """Return the review's row."""
+        product, review = str(change.key["product_id"]), str(change.key["id"])
+        return [ReviewRow(product, review, change.version, _fields(change, REVIEW_COLUMNS))]
+
+
+def searchable(row: Row, columns: Sequence[str]) -> dict[str, Any]:
+    """Return those of `columns` that `row` has, as they stand in a document: what verification compares with."""
+    return {name: json_ready(row[name]) for name in columns if name in row}
+
+
+def json_ready(value: Any) -> Any:
+    """Return `value` as JSON can hold it exactly: decimals in plain notation, times in UTC with microseconds."""
+    match value:
+        case Decimal():
+            return f"{value:f}"
+        case datetime() if value.tzinfo is not None:
+            return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        case datetime() | date():
+            return value.isoformat()
+        case list() | tuple():
+            return [json_ready(item) for item in value]
+        case _:
+            return value
+
+
+def _fields(change: Change, columns: Sequence[str]) -> Fields | None:
+    """Return the columns after the change, None for a delete.
+
+    An unchanged TOAST value is not sent in `after`, but, under REPLICA IDENTITY FULL, in `before`.
+    """
+    if change.after is None:
+        return None
+    return searchable({**(change.before or {}), **change.after}, columns)
