@@ -2,6 +2,25 @@
 
 from __future__ import annotations
 
+from processors.tables.addresses import ADDRESSES
 from processors.tables.base import Table
+from processors.tables.inventory import INVENTORY
+from processors.tables.order_items import ORDER_ITEMS
+from processors.tables.orders import ORDERS
+from processors.tables.outbox import OUTBOX
+from processors.tables.payments import PAYMENTS
+from processors.tables.products import PRODUCTS
+from processors.tables.reviews import REVIEWS
+from processors.tables.users import USERS
 
-TABLES: tuple[Table, ...] = ()
+TABLES: tuple[Table, ...] = (
+    INVENTORY,
+    PRODUCTS,
+    REVIEWS,
+    USERS,
+    ADDRESSES,
+    ORDERS,
+    ORDER_ITEMS,
+    PAYMENTS,
+    OUTBOX,
+)
