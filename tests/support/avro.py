@@ -1,7 +1,8 @@
 """Records as the connectors write them: Debezium 3.7 envelopes, Avro in the Confluent wire format.
 
-For tests that need a Kafka record without Kafka; rows come from tests.support.columns (`sample("products", price=…)`). The field order, unions and connect.* attributes are those that the
-Avro converter registers; the rows take plain Python values. Knows the tables, no server.
+For tests that need a Kafka record without Kafka. The field order, unions and connect.* attributes are those that the
+Avro converter registers; rows come from tests.support.columns: `Capture().record("products", "c", after=sample("products"))`.
+Knows the tables, no server.
 """
 
 from __future__ import annotations
