@@ -1,0 +1,370 @@
+"""Delivery: decode, route, write, retry in place, dead-letter, acknowledge. The one module that does it, for every sink.
+
+For each claim of batches:
+1. prepare in a thread (wait while the registry is away);
+2. write until every command has its final verdict (wait while the sink is away);
+3. write dead letters and wait until the broker has them;
+4. hand the batches to Visibility, which acknowledges them once readers see them and the figures are published.
+A record counts as delivered when all its commands are applied or stale, or it is a dead letter, or it means nothing.
+Whatever ends the process between two steps, nothing unconfirmed is committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+from aiokafka.errors import KafkaError
+
+from processors.engine.attempts import write_until_decided
+from processors.engine.backlog import Backlog
+from processors.engine.batch import Batch, Partition
+from processors.engine.deadletter import DeadLetters
+from processors.engine.ledger import Ledger
+from processors.engine.metrics import Metrics
+from processors.engine.prepare import Decoder, Prepared, Refused, TopicPlan, prepare
+from processors.engine.visible import Recorder, Visibility, Written
+from processors.engine.waiting import Waits
+from processors.sinks.base import Outcome, Sink, SinkUnavailable
+from schemas.registry import RegistryAway
+
+log = structlog.get_logger(__name__)
+GRACE_S = 4.0
+"""How long a revoked partition's write may go on: below the broker's rebalance timeout, so that the group moves on."""
+
+
+class FullRecorder(Recorder, Protocol):
+    """What is needed of processors.propagation.recorder.Recorder."""
+
+    async def restore(self, partitions: Iterable[tuple[str, int]]) -> None: ...
+    def dropped(self, partitions: Iterable[tuple[str, int]]) -> None: ...
+    def dead_letter(self, topic: str, partition: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How a worker batches for its sink.
+
+    Attributes:
+        max_records: in one claim, about.
+        in_flight: claims that are written at the same time, besides the one that is kept for the first lane.
+        linger_s: at least this long between the starts of two claims of one lane (many small inserts hurt ClickHouse).
+    """
+
+    max_records: int
+    in_flight: int
+    linger_s: float = 0.0
+
+
+class Deliverer:
+    """Everything between the consumer and the sink. Lives on the event loop; implements the transport's Delivery.
+
+    Args:
+        plans: topic → what to do with its records.
+        rank: topic → priority of its lane, 0 first.
+        ended: called once, from the loop, when the delivery can't go on; with the reason.
+    """
+
+    def __init__(
+        self,
+        *,
+        sink: Sink[Any],
+        plans: Mapping[str, TopicPlan],
+        rank: Callable[[str], int],
+        decoder: Decoder,
+        recorder: FullRecorder,
+        dead_letters: DeadLetters,
+        metrics: Metrics,
+        waits: Waits,
+        pace: Pace,
+        max_bytes: int,
+        ended: Callable[[BaseException], None],
+    ) -> None:
+        self.ledger = Ledger()
+        self.waits = waits
+        self.backlog = Backlog(rank, max_bytes)
+        self.partitions: set[Partition] = set()
+        self.progress_at = time.monotonic()
+        self._sink = sink
+        self._plans = plans
+        self._rank = rank
+        self._decoder = decoder
+        self._recorder = recorder
+        self._dead_letters = dead_letters
+        self._metrics = metrics
+        self._pace = pace
+        self._ended = ended
+        self._visibility = Visibility(
+            sink, recorder, self.ledger, waits, lambda partition: partition in self.partitions
+        )
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="decode")
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writing: dict[asyncio.Task[None], set[Partition]] = {}
+        self._started: dict[int, float] = {}
+        self._restored: dict[Partition, asyncio.Task[None]] = {}
+        self._opened = asyncio.Event()
+        self._closed: set[Partition] = set()
+        self._stopping = False
+
+    # -- the transport's side
+
+    def is_open(self, partition: Partition) -> bool:
+        """See transport.Delivery."""
+        return not self._stopping and partition not in self._closed and self.backlog.is_open(partition)
+
+    def fetched(self, batch: Batch) -> None:
+        """See transport.Delivery. What is fetched while its partition is being revoked is not kept."""
+        if batch.partition not in self._closed:
+            self.backlog.fetched(batch)
+
+    def submit(self, batch: Batch) -> None:
+        """Take a batch from the agent."""
+        if batch.partition not in self._closed:
+            self.backlog.submit(batch)
+        self._metrics.held_bytes.labels(self._sink.name).set(self.backlog.held)
+
+    async def assign(self, partitions: set[Partition]) -> None:
+        """Take over the partitions; their figures are fetched while fetching starts, and writing waits for them."""
+        self.partitions = partitions
+        self._closed.clear()
+        self._metrics.assigned.labels(self._sink.name).set(len(partitions))
+        self.progress_at = time.monotonic()
+        log.info("assigned", sink=self._sink.name, partitions=_spell(partitions))
+        if partitions:
+            task = self._spawn(self._restore(partitions))
+            self._restored = dict.fromkeys(partitions, task)
+
+    async def revoke(self, partitions: set[Partition]) -> None:
+        """Let writes under way finish for GRACE_S, give back the rest."""
+        self._closed |= partitions
+        self.backlog.forget(partitions)
+        deadline = time.monotonic() + GRACE_S
+        writing = {task for task, claimed in self._writing.items() if claimed & partitions}
+        if writing:
+            _, late = await asyncio.wait(writing, timeout=GRACE_S)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+                log.info("given_back", sink=self._sink.name, writes=len(late), reason="the partitions were revoked")
+        try:
+            await asyncio.wait_for(self._visibility.idle(), max(deadline - time.monotonic(), 0.5))
+        except TimeoutError:
+            log.info("given_back", sink=self._sink.name, reason="what was written was not shown in time")
+        self._recorder.dropped(partitions)
+        self.partitions -= partitions
+        log.info("revoked", sink=self._sink.name, partitions=_spell(partitions))
+
+    async def drain(self) -> None:
+        """Stop: what is under way finishes or is given back; nothing new is started."""
+        self._stopping = True
+        if self.partitions:
+            await self.revoke(set(self.partitions))
+
+    # -- life
+
+    def start(self) -> None:
+        """Start the writers. Opening the sink waits for its server."""
+        ranks = {self._rank(topic) for topic in self._plans}
+        self._spawn(self._open())
+        self._spawn(self._visibility.run())
+        for _ in range(self._pace.in_flight):
+            self._spawn(self._writer(None))
+        if len(ranks) > 1:
+            self._spawn(self._writer({min(ranks)}))
+
+    async def stop(self) -> None:
+        """Stop all tasks and close the sink. Call `drain` first."""
+        self._stopping = True
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._opened.is_set():
+            await self._sink.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        async def guarded() -> None:
+            try:
+                await work
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:
+                log.exception("delivery_ended", sink=self._sink.name)
+                self._ended(error)
+
+        task = asyncio.get_running_loop().create_task(guarded())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _open(self) -> None:
+        wait = self.waits.begin(self._sink.name)
+        while True:
+            try:
+                await self._sink.open()
+                break
+            except SinkUnavailable as error:
+                await wait.failed(str(error))
+        wait.over()
+        self._opened.set()
+        log.info("sink_open", sink=self._sink.name)
+
+    async def _restore(self, partitions: set[Partition]) -> None:
+        wait = self.waits.begin("Kafka (to read the figures)")
+        while True:
+            try:
+                await self._recorder.restore(partitions)
+                break
+            except KafkaError as error:
+                await wait.failed(str(error) or type(error).__name__)
+        wait.over()
+
+    # -- writing
+
+    async def _writer(self, ranks: set[int] | None) -> None:
+        await self._opened.wait()
+        while True:
+            claim = self.backlog.claim(self._pace.max_records, ranks)
+            if not claim:
+                await self.backlog.changed()
+                continue
+            task = asyncio.current_task()
+            inner = asyncio.get_running_loop().create_task(self._deliver(claim))
+            self._writing[inner] = {batch.partition for batch in claim}
+            try:
+                await asyncio.shield(inner)
+            except asyncio.CancelledError:
+                if task is not None and task.cancelling():
+                    inner.cancel()
+                    await asyncio.wait({inner})
+                    raise
+            finally:
+                self._writing.pop(inner, None)
+
+    async def _deliver(self, claim: Sequence[Batch]) -> None:
+        """Deliver the claim; on any end its partitions are free again, what was not delivered stays unacknowledged."""
+        by_partition: dict[Partition, list[Batch]] = {}
+        for batch in claim:
+            by_partition.setdefault(batch.partition, []).append(batch)
+        try:
+            await self._linger(self._rank(claim[0].partition.topic))
+            for restored in {self._restored[partition] for partition in by_partition if partition in self._restored}:
+                await asyncio.shield(restored)
+            began = time.perf_counter()
+            records = [record for batch in claim for record in batch.records]
+            prepared = await self._prepare(records)
+            await self._write(records, prepared, by_partition)
+            lane = claim[0].partition.topic.partition(".")[0]
+            self._metrics.write_seconds.labels(self._sink.name, lane).observe(time.perf_counter() - began)
+            self._metrics.batch_records.labels(self._sink.name).observe(len(records))
+        finally:
+            for partition, batches in by_partition.items():
+                self.backlog.release(partition, batches)
+            self._metrics.held_bytes.labels(self._sink.name).set(self.backlog.held)
+
+    async def _linger(self, rank: int) -> None:
+        if self._pace.linger_s:
+            now = time.monotonic()
+            start = max(self._started.get(rank, 0.0) + self._pace.linger_s, now)
+            self._started[rank] = start
+            await asyncio.sleep(start - now)
+
+    async def _prepare(self, records: Sequence[Any]) -> Prepared:
+        wait = self.waits.begin("the schema registry")
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                try:
+                    return await loop.run_in_executor(self._threads, prepare, records, self._plans, self._decoder)
+                except RegistryAway as error:
+                    await wait.failed(str(error))
+        finally:
+            wait.over()
+
+    async def _write(
+        self, records: Sequence[Any], prepared: Prepared, by_partition: dict[Partition, list[Batch]]
+    ) -> None:
+        """Write all commands; each partition is released as soon as none of its commands is open."""
+        owners = prepared.owners
+        open_commands = dict.fromkeys(by_partition, 0)
+        for owner in owners:
+            open_commands[_partition(records[owner])] += 1
+        dead: dict[Partition, list[Refused]] = {}
+        for refused in prepared.refused:
+            dead.setdefault(_partition(refused.record), []).append(refused)
+        await self._finish([p for p, count in open_commands.items() if not count], by_partition, prepared, dead, 1)
+        rejected_records: set[int] = set()
+        async for decided in write_until_decided(self._sink, prepared.commands, self.waits):
+            for index, verdict in decided.verdicts:
+                owner = owners[index]
+                partition = _partition(records[owner])
+                open_commands[partition] -= 1
+                self._metrics.commands.labels(self._sink.name, verdict.outcome.value).inc()
+                if verdict.outcome is Outcome.REJECTED and owner not in rejected_records:
+                    rejected_records.add(owner)
+                    dead.setdefault(partition, []).append(Refused(records[owner], verdict.reason))
+            if decided.attempt > 1:
+                self._metrics.retried.labels(self._sink.name).inc()
+            done = [p for p, count in open_commands.items() if not count and p in by_partition]
+            await self._finish(done, by_partition, prepared, dead, decided.attempt)
+
+    async def _finish(
+        self,
+        done: Sequence[Partition],
+        by_partition: dict[Partition, list[Batch]],
+        prepared: Prepared,
+        dead: dict[Partition, list[Refused]],
+        attempt: int,
+    ) -> None:
+        """Dead-letter what must be, then hand the partitions' batches on to Visibility and set the partitions free."""
+        refused = [item for partition in done for item in dead.get(partition, ())]
+        if refused:
+            await self._bury(refused, attempt)
+        for partition in done:
+            batches = by_partition.pop(partition)
+            for batch in batches:
+                self._metrics.records.labels(self._sink.name, partition.topic).inc(len(batch.records))
+            self._visibility.written(Written(batches, prepared.samples.get(partition, ())))
+            self.backlog.release(partition, batches)
+        if done:
+            self.progress_at = time.monotonic()
+
+    async def _bury(self, refused: Sequence[Refused], attempt: int) -> None:
+        wait = self.waits.begin("Kafka (to write dead letters)")
+        while True:
+            try:
+                await self._dead_letters.write(refused, attempt)
+                break
+            except KafkaError as error:
+                await wait.failed(str(error) or type(error).__name__)
+        wait.over()
+        for item in refused:
+            record = item.record
+            self._metrics.dead_letters.labels(self._sink.name, record.topic).inc()
+            self._recorder.dead_letter(record.topic, record.partition)
+            log.error(
+                "dead_letter",
+                sink=self._sink.name,
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                reason=item.reason[:300],
+            )
+
+
+def _partition(record: Any) -> Partition:
+    return Partition(record.topic, record.partition)
+
+
+def _spell(partitions: Iterable[Partition]) -> dict[str, list[int]]:
+    """Return the partitions by topic, for the log."""
+    by_topic: dict[str, list[int]] = {}
+    for topic, number in sorted(partitions):
+        by_topic.setdefault(topic, []).append(number)
+    return by_topic

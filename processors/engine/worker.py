@@ -1,0 +1,186 @@
+"""One stream worker: the parts of a delivery put together, started and stopped with the Faust app."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from mode import Service
+from prometheus_client import CollectorRegistry
+
+from downriver.exits import BadInput, Exit
+from downriver.kafka import aiokafka_config
+from downriver.settings import Settings
+from processors.decode import Decoder
+from processors.engine import start
+from processors.engine.deadletter import DeadLetters
+from processors.engine.deliver import Deliverer, Pace
+from processors.engine.metrics import Metrics
+from processors.engine.prepare import TopicPlan
+from processors.engine.waiting import WaitedTooLong, Waits
+from processors.engine.watchdog import Pulse, Watchdog
+from processors.engine.web import Web, application
+from processors.propagation.recorder import Recorder
+from processors.propagation.rules import load_rules, rule_set
+from processors.propagation.topic import topic_name
+from processors.sinks import build as build_sink
+from processors.tables import TABLES
+from processors.tables.base import Lane, Table
+from schemas.registry import SchemaRegistry
+
+log = structlog.get_logger(__name__)
+PACES: dict[str, Pace] = {
+    "cache": Pace(max_records=5_000, in_flight=3),
+    "search": Pace(max_records=5_000, in_flight=3, linger_s=0.05),
+    "analytics": Pace(max_records=50_000, in_flight=2, linger_s=0.5),
+}
+"""How each kind of sink likes its batches. Every insert into ClickHouse makes parts that it must merge later."""
+
+
+class StreamWorker:
+    """The worker of one kind of sink. `deliverer` exists from the app's start on, not before."""
+
+    deliverer: Deliverer
+
+    def __init__(self, kind: str, settings: Settings, lanes: Sequence[Lane]) -> None:
+        self.kind = kind
+        self.settings = settings
+        self.lanes = tuple(lanes)
+        self.group = f"{settings.group_prefix}-{kind}"
+        self.sink = build_sink(kind, settings)
+        self.tables: dict[str, Table] = {
+            table.topic(settings.source): table for table in TABLES if table.lane in lanes and table.route(kind)
+        }
+        if not self.tables:
+            msg = f"no table of the lanes {', '.join(lanes)} feeds the sink {kind!r}"
+            raise BadInput(msg)
+        rules = rule_set(load_rules())
+        self.plans: dict[str, TopicPlan] = {}
+        for topic, table in self.tables.items():
+            route = table.route(kind)
+            assert route is not None  # noqa: S101  # chosen by it, above
+            self.plans[topic] = TopicPlan(route, rules.for_table(table.id))
+        self.prometheus = CollectorRegistry()
+        self.metrics = Metrics(self.prometheus, self.sink.name)
+        self.rules = rules
+        worker = settings.worker
+        self.waits = Waits(worker.retry_initial_s, worker.retry_max_s, worker.max_wait_s)
+        self.registry = SchemaRegistry(settings.registry)
+        self.watchdog = Watchdog(
+            Pulse(lambda: self._lag, lambda: self.deliverer.progress_at, lambda: bool(self.waits.current())),
+            worker.loop_stall_s,
+            worker.stall_s,
+        )
+        self.web = Web(application(self.prometheus, self.health), worker.host, worker.port)
+        self._producer: AIOKafkaProducer | None = None
+        self._app: Any = None
+        self._lag = 0
+
+    def rank(self, topic: str) -> int:
+        """Return the priority of the topic's lane, 0 first."""
+        return list(Lane).index(self.tables[topic].lane)
+
+    def attach(self, app: Any) -> None:
+        """Start and stop with the Faust app."""
+        self._app = app
+        worker = self
+
+        class Delivery(Service):  # type: ignore[misc]  # mode ships no types
+            async def on_start(self) -> None:
+                await worker.start()
+
+            async def on_stop(self) -> None:
+                await worker.stop()
+
+            @Service.task
+            async def _measure(self) -> None:
+                async for _ in self.itertimer(1.0):
+                    worker.measure()
+
+        app.service(Delivery)
+
+    async def start(self) -> None:
+        """Open what the worker needs. Called by the app before it consumes."""
+        settings = self.settings
+        await start.check(settings, self.tables, self.waits, self.registry, topic_name(settings))
+        self._producer = AIOKafkaProducer(
+            **aiokafka_config(settings.kafka), acks="all", enable_idempotence=True, compression_type="lz4", linger_ms=5
+        )
+        await self._producer.start()
+        recorder = Recorder(
+            self.sink.name, self.rules, settings=settings, publish=self._publish, registry=self.prometheus
+        )
+        pace = PACES.get(self.kind, Pace(settings.worker.max_batch, settings.worker.writes_in_flight))
+        decoder = Decoder(
+            settings.source, settings.epoch, list(self.tables.values()), self.registry, settings.worker.max_record_bytes
+        )
+        self.deliverer = Deliverer(
+            sink=self.sink,
+            plans=self.plans,
+            rank=self.rank,
+            decoder=decoder,
+            recorder=recorder,
+            dead_letters=DeadLetters(self._producer, self.sink.name),
+            metrics=self.metrics,
+            waits=self.waits,
+            pace=pace,
+            max_bytes=settings.worker.max_buffered_bytes,
+            ended=self._ended,
+        )
+        self.deliverer.start()
+        self.watchdog.start()
+        self.web.start()
+        log.info("worker_up", sink=self.sink.name, group=self.group, lanes=list(self.lanes), web=self.web.url)
+
+    async def stop(self) -> None:
+        """Close everything; the consumer has drained the delivery before."""
+        self.watchdog.stop()
+        await self.deliverer.stop()
+        if self._producer is not None:
+            await self._producer.stop()
+        self.registry.close()
+        self.web.stop()
+        log.info("worker_down", sink=self.sink.name)
+
+    async def _publish(self, key: bytes, value: bytes) -> None:
+        assert self._producer is not None  # noqa: S101  # publishing comes after the start
+        await self._producer.send_and_wait(topic_name(self.settings), value, key)
+
+    def _ended(self, error: BaseException) -> None:
+        code = Exit.SERVER_AWAY if isinstance(error, WaitedTooLong) else getattr(error, "exit_code", Exit.FAILED)
+        self.watchdog.end(code, f"{error}" or type(error).__name__)
+
+    def measure(self) -> None:
+        """Set the gauges: lag of every assigned partition, waits."""
+        consumer = self._app.consumer
+        total = 0
+        for partition in self.deliverer.partitions:
+            try:
+                end = consumer.highwater(partition)
+            except (KafkaError, AssertionError, KeyError):
+                continue  # between two assignments
+            done = self.deliverer.ledger.committable(partition)
+            if done is None:
+                done = consumer._committed_offset.get(partition) or 0
+            lag = max((end or 0) - done, 0)
+            total += lag
+            self.metrics.lag.labels(self.sink.name, partition.topic, str(partition.partition)).set(lag)
+        self._lag = total
+        self.metrics.waiting.labels(self.sink.name).set(max(self.waits.current().values(), default=0.0))
+
+    def health(self) -> Mapping[str, Any]:
+        """Return what /health shows; called in the web server's thread."""
+        started = hasattr(self, "deliverer")
+        waiting = {who: round(seconds, 1) for who, seconds in self.waits.current().items()}
+        return {
+            "ready": started and not waiting,
+            "sink": self.sink.name,
+            "group": self.group,
+            "lanes": list(self.lanes),
+            "partitions": len(self.deliverer.partitions) if started else 0,
+            "lag": self._lag,
+            "waiting_s": waiting,
+        }
