@@ -1,0 +1,219 @@
+"""How to read the records of one topic under one schema: checked once, used for every record.
+
+What is read comes from strangers: a schema that could make a small record a huge value, or recurse, is refused here;
+a record that does not fit is Undecodable, whatever the Avro library raises.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastavro import parse_schema, schemaless_reader
+
+from processors.decode.errors import Undecodable
+from processors.decode.tail import Tail
+from processors.decode.values import Convert, converter
+from processors.tables.base import Table
+
+HEADER = 5
+"""Byte 0 and the schema's id, 4 bytes, big-endian: the Confluent wire format."""
+MINIMUM = {"null": 0, "boolean": 1, "int": 1, "long": 1, "float": 4, "double": 8, "bytes": 1, "string": 1}
+"""Bytes of each primitive type's shortest value."""
+
+
+@dataclass(slots=True)
+class RowPlan:
+    """What to do to a decoded row: columns to convert, and columns that must not be there and are dropped."""
+
+    convert: tuple[tuple[str, Convert], ...]
+    dropped: tuple[str, ...]
+    holds_int_array: bool
+
+    def finish(self, row: dict[str, Any], unavailable: Sequence[Any] | None) -> dict[str, Any]:
+        """Return `row` (changed in place) as a Row. `unavailable`: the placeholders to look for, None to skip that."""
+        if unavailable is not None:
+            for name in [name for name, value in row.items() if value in unavailable]:
+                del row[name]
+        for name in self.dropped:
+            row.pop(name, None)
+        name = ""
+        try:
+            for name, convert in self.convert:
+                value = row.get(name)
+                if value is not None:
+                    row[name] = convert(value)
+        except Exception as error:
+            msg = f"column {name} holds what its type does not allow ({_said(error)})"
+            raise Undecodable(msg) from error
+        return row
+
+
+@dataclass(slots=True)
+class ValuePlan:
+    """Reads envelopes.
+
+    Attributes:
+        tail: the way to the stamp without decoding the rows, learned from a record; None: not learned, or impossible.
+        learned_from: the database of that record.
+    """
+
+    schema_id: int
+    schema: Mapping[str, Any]
+    parsed: Mapping[str, Any]
+    row: RowPlan
+    tail: Tail | None = None
+    learned_from: str | None = None
+
+
+@dataclass(slots=True)
+class KeyPlan:
+    """Reads record keys."""
+
+    parsed: Mapping[str, Any]
+    row: RowPlan
+
+
+def value_plan(topic: str, table: Table, schema_id: int, schema: Mapping[str, Any]) -> ValuePlan:
+    """Return the plan for envelopes of that topic.
+
+    Raises:
+        Undecodable: the schema is not that of this topic's envelopes.
+    """
+    parsed = _parse(schema, schema_id, f"{topic}.Envelope")
+    fields = {each["name"]: each["type"] for each in parsed["fields"]}
+    rows = [branch for branch in fields.get("before", ()) if isinstance(branch, Mapping)]
+    if len(rows) != 1 or not {"after", "source", "op"} <= set(fields):
+        msg = f"schema {schema_id} is not a Debezium envelope: it lacks before, after, source or op"
+        raise Undecodable(msg)
+    return ValuePlan(schema_id, schema, parsed, _row_plan(rows[0], table))
+
+
+def key_plan(topic: str, table: Table, schema_id: int, schema: Mapping[str, Any]) -> KeyPlan:
+    """Return the plan for record keys of that topic.
+
+    Raises:
+        Undecodable: the schema is not that of this topic's keys, or holds other columns than the table's key.
+    """
+    parsed = _parse(schema, schema_id, f"{topic}.Key")
+    names = [each["name"] for each in parsed["fields"]]
+    if set(names) != set(table.key):
+        msg = f"the record key holds {', '.join(names)}; the key of {table.id} is {', '.join(table.key)}"
+        raise Undecodable(msg)
+    return KeyPlan(parsed, _row_plan(parsed, table))
+
+
+def read(data: bytes, parsed: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Decode one framed record, which must end where its data end.
+
+    Raises:
+        Undecodable: it does not.
+    """
+    body = io.BytesIO(data)
+    body.seek(HEADER)
+    try:
+        decoded: dict[str, Any] = schemaless_reader(body, parsed, None)
+    except (
+        Exception
+    ) as error:  # EOFError, IndexError, UnicodeDecodeError, OverflowError, MemoryError: fastavro has no own
+        msg = f"the {what} is not Avro of its schema ({_said(error)})"
+        raise Undecodable(msg) from error
+    if body.tell() != len(data):
+        msg = f"the {what} has {len(data) - body.tell()} bytes behind its end: it is not Avro of its schema"
+        raise Undecodable(msg)
+    return decoded
+
+
+def _parse(schema: Mapping[str, Any], schema_id: int, full_name: str) -> Mapping[str, Any]:
+    """Parse a schema whose record must be called `full_name`; logical types are left out, `values` knows them better."""
+    try:
+        parsed: Mapping[str, Any] = parse_schema(_without_logical_types(schema))
+        name = parsed["name"] if parsed["type"] == "record" else parsed["type"]
+        if name == full_name:
+            named = {each["name"]: each for each in _named_types(parsed)}
+            _minimum(parsed, named, ())
+    except Undecodable as error:
+        msg = f"schema {schema_id} is refused: {error}"
+        raise Undecodable(msg) from None
+    except Exception as error:
+        msg = f"schema {schema_id} is not an Avro record ({_said(error)})"
+        raise Undecodable(msg) from error
+    if name != full_name:
+        msg = f"schema {schema_id} is that of {name}, and this topic holds {full_name}"
+        raise Undecodable(msg)
+    return parsed
+
+
+def _row_plan(record: Mapping[str, Any], table: Table) -> RowPlan:
+    fields = {each["name"]: each["type"] for each in record["fields"]}
+    converters = {name: converter(type_) for name, type_ in fields.items()}
+    known = set(table.columns) - set(table.excluded)
+    return RowPlan(
+        convert=tuple((name, convert) for name, convert in converters.items() if convert is not None and name in known),
+        # governance: a column that nobody classified is Restricted, so it goes no further than this
+        dropped=tuple(name for name in fields if name not in known),
+        holds_int_array=any(_is_int_array(type_) for type_ in fields.values()),
+    )
+
+
+def _is_int_array(type_: Any) -> bool:
+    branches = type_ if isinstance(type_, list) else [type_]
+    arrays = [branch["items"] for branch in branches if isinstance(branch, Mapping) and branch["type"] == "array"]
+    return any("string" not in (items if isinstance(items, list) else [items]) for items in arrays)
+
+
+def _without_logical_types(schema: Any) -> Any:
+    if isinstance(schema, Mapping):
+        return {name: _without_logical_types(value) for name, value in schema.items() if name != "logicalType"}
+    if isinstance(schema, list):
+        return [_without_logical_types(each) for each in schema]
+    return schema
+
+
+def _named_types(type_: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield every record, enum and fixed that is defined within `type_`."""
+    if isinstance(type_, list):
+        for branch in type_:
+            yield from _named_types(branch)
+    elif isinstance(type_, Mapping):
+        if "name" in type_:
+            yield type_
+        for part in (type_.get("items"), type_.get("values"), *(each["type"] for each in type_.get("fields", ()))):
+            yield from _named_types(part)
+        if not isinstance(type_["type"], str):
+            yield from _named_types(type_["type"])
+
+
+def _minimum(type_: Any, named: Mapping[str, Mapping[str, Any]], within: tuple[str, ...]) -> int:
+    """Return the fewest bytes a value can take; refuse what could make few bytes a large or a deep value."""
+    if isinstance(type_, list):
+        return 1 + min(_minimum(branch, named, within) for branch in type_)
+    if isinstance(type_, str):
+        return MINIMUM[type_] if type_ in MINIMUM else _minimum(named[type_], named, within)
+    return _minimum_of_structure(type_, named, within)
+
+
+def _minimum_of_structure(
+    type_: Mapping[str, Any], named: Mapping[str, Mapping[str, Any]], within: tuple[str, ...]
+) -> int:
+    if "name" in type_:
+        if type_["name"] in within:
+            msg = f"record {type_['name']} holds itself"
+            raise Undecodable(msg)
+        within = (*within, type_["name"])
+    if type_["type"] == "record":
+        return sum(_minimum(each["type"], named, within) for each in type_["fields"])
+    if type_["type"] == "array" and _minimum(type_["items"], named, within) == 0:
+        raise Undecodable("it has an array whose items take no bytes")
+    if type_["type"] == "map":
+        _minimum(type_["values"], named, within)
+    if type_["type"] in {"array", "map", "enum"}:
+        return 1
+    return int(type_["size"]) if type_["type"] == "fixed" else _minimum(type_["type"], named, within)
+
+
+def _said(error: Exception) -> str:
+    """Return what the error is, without its text, which may repeat the data."""
+    return str(error) if type(error) is ValueError else type(error).__name__
