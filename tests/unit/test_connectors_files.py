@@ -96,7 +96,7 @@ def test_topics_are_routed_as_the_tables_say(lane: Lane) -> None:
     routes = routings(dict(connector.config))
     topics = [f"{connector.prefix}.{name}" for name in connector.tables] + [f"__debezium-heartbeat.{connector.prefix}"]
     routed = {topic: [by for pattern, by in routes.items() if re.fullmatch(pattern, topic)] for topic in topics}
-    expected: dict[str, list[str]] = dict.fromkeys(topics, []) | {
+    expected: dict[str, list[str]] = {topic: [] for topic in topics} | {
         table.topic("shop"): [f"change.{table.routed_by}"] for table in tables_of(lane) if table.routed_by
     }
     assert routed == expected
