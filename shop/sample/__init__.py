@@ -1,0 +1,1 @@
+"""Deterministic sample data: the same size and seed give the same rows."""
