@@ -1,1 +1,1 @@
-"""Rules, and the time from a commit to the moment a reader of a sink sees it."""
+"""Propagation: how long a change took from its commit until a reader of a sink saw it, and what nobody sees yet."""

@@ -1,0 +1,177 @@
+"""The compacted topic that holds the states: its name and settings, and a reader that follows it.
+
+It moves bytes by key and knows nothing of rules or figures, but that a visible offset can't be past a partition's end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Self
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+
+from downriver.exits import BadInput, DownriverError, ServerAway
+from downriver.kafka import aiokafka_config, confluent_config
+from downriver.settings import Settings
+from processors.propagation.state import State, StateKey
+
+TIMEOUT_S = 10.0
+TOPIC_CONFIG = {
+    "cleanup.policy": "compact",
+    # a state is published about each second, and every worker reads the topic at its start: compact soon and often
+    "segment.bytes": str(16 * 2**20),
+    "segment.ms": str(10 * 60 * 1000),
+    "min.cleanable.dirty.ratio": "0.2",
+}
+
+
+def topic_name(settings: Settings) -> str:
+    """Return the name of the topic that holds the states."""
+    return f"{settings.group_prefix}.propagation"
+
+
+async def ensure_topics(settings: Settings) -> None:
+    """Create the topic if it is missing: one partition, so that one read to its end has seen everything.
+
+    Raises:
+        BadInput: it exists, with several partitions or without compaction.
+        ServerAway: Kafka did not answer.
+    """
+    await asyncio.to_thread(_ensure, settings)
+
+
+def _ensure(settings: Settings) -> None:
+    name = topic_name(settings)
+    admin = AdminClient(confluent_config(settings.kafka) | {"log_level": 0})
+    try:
+        known = admin.list_topics(timeout=TIMEOUT_S).topics
+        if name not in known:
+            topic = NewTopic(name, 1, settings.kafka.replication_factor, config=TOPIC_CONFIG)
+            admin.create_topics([topic], operation_timeout=TIMEOUT_S)[name].result(timeout=TIMEOUT_S * 2)
+            return
+        resource = ConfigResource(ConfigResource.Type.TOPIC, name)
+        config = admin.describe_configs([resource], request_timeout=TIMEOUT_S)[resource].result(timeout=TIMEOUT_S * 2)
+    except KafkaException as error:
+        if error.args[0].name() == "TOPIC_ALREADY_EXISTS":  # another worker was faster
+            return
+        msg = f"Kafka at {settings.kafka.bootstrap} did not answer for the topic {name}: {error.args[0].str()}"
+        raise ServerAway(msg) from None
+    policy, partitions = config["cleanup.policy"].value, len(known[name].partitions)
+    if policy != "compact" or partitions != 1:
+        msg = (
+            f"the topic {name} has cleanup.policy={policy} and {partitions} partition(s); it needs compact and 1: "
+            "delete it (the figures start anew) or set another group_prefix"
+        )
+        raise BadInput(msg)
+
+
+class StateReader:
+    """Reads the topic from its start and follows it, without a consumer group. Use as an async context manager.
+
+    Every method raises aiokafka's KafkaError when Kafka is away.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._topic = topic_name(settings)
+        self._partition = TopicPartition(self._topic, 0)
+        self._states: dict[StateKey, bytes] = {}
+        self._assigned = False
+        self.consumer = AIOKafkaConsumer(
+            **aiokafka_config(settings.kafka),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            request_timeout_ms=int(TIMEOUT_S * 1000),
+        )
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.consumer.start()
+        except BaseException:
+            await self.consumer.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.consumer.stop()
+
+    async def read(self) -> Mapping[StateKey, bytes]:
+        """Read what was written up to now; return the newest value of every key. Empty while there is no topic.
+
+        Raises:
+            DownriverError: a record in the topic is not ours.
+        """
+        if not self._assigned:
+            if self._topic not in await self.consumer.topics():
+                return {}
+            self.consumer.assign([self._partition])
+            self._assigned = True
+        end = (await self.consumer.end_offsets([self._partition]))[self._partition]
+        while await self.consumer.position(self._partition) < end:
+            for records in (await self.consumer.getmany(timeout_ms=500, max_records=1000)).values():
+                for record in records:
+                    self._take(record.offset, record.key, record.value)
+        return dict(self._states)
+
+    def _take(self, offset: int, key: bytes | None, value: bytes | None) -> None:
+        try:
+            whose = StateKey.decode(key)
+        except ValueError as error:
+            msg = f"{self._topic}, offset {offset}: {error}; the topic belongs to Downriver alone"
+            raise DownriverError(msg) from None
+        if value is None:
+            self._states.pop(whose, None)
+        else:
+            self._states[whose] = value
+
+
+def decoded(settings: Settings, key: StateKey, value: bytes) -> State:
+    """Return the state in the topic's record.
+
+    Raises:
+        DownriverError: it is no state, or one of another version.
+    """
+    try:
+        return State.decode(value)
+    except ValueError as error:
+        msg = (
+            f"{topic_name(settings)}, key {key.encode().decode()}: {error}; delete the topic to start the figures anew"
+        )
+        raise DownriverError(msg) from None
+
+
+async def end_offsets(consumer: AIOKafkaConsumer, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+    """Return the end offset of each of the partitions that exist; those of unknown topics are left out."""
+    known = await consumer.topics()
+    wanted = [TopicPartition(topic, partition) for topic, partition in partitions if topic in known]
+    ends = await consumer.end_offsets(wanted) if wanted else {}
+    return {(partition.topic, partition.partition): end for partition, end in ends.items()}
+
+
+async def load_states(settings: Settings, sink: str) -> dict[tuple[str, int], bytes]:
+    """Return the stored state of every partition at that sink, as of now.
+
+    A topic that was made anew is shorter than what readers of the old one saw: its states keep their figures, and start
+    to see from 0.
+
+    Raises:
+        KafkaError: Kafka is away (aiokafka's).
+        DownriverError: the topic holds what is no state.
+    """
+    async with StateReader(settings) as reader:
+        states = {(key.topic, key.partition): (key, value) for key, value in (await reader.read()).items()}
+        mine = {where: pair for where, pair in states.items() if pair[0].sink == sink}
+        ends = await end_offsets(reader.consumer, mine)
+    loaded: dict[tuple[str, int], bytes] = {}
+    for where, (key, value) in mine.items():
+        state = decoded(settings, key, value)
+        if state.visible > ends.get(where, 0):
+            state.visible = 0
+        loaded[where] = state.encode()
+    return loaded
