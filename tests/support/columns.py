@@ -132,7 +132,7 @@ COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
 """Captured columns of every table → their Avro field, without the name."""
 
 
-def sample(name: str, **values: Any) -> dict[str, Any]:
+def sample(name: str, /, **values: Any) -> dict[str, Any]:
     """Return a whole row of the table `name` with believable values, `values` replacing some."""
     of_column: dict[str, Any] = {
         "email": "ann@example.com",
