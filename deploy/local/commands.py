@@ -13,7 +13,7 @@ import typer
 from deploy.local.progress import Shown
 from deploy.local.stack import Record, Stack, capture_of
 from downriver.exits import Exit
-from downriver.output import Format, OutputOption, report, say
+from downriver.output import Format, OutputOption, print_json, say, stdout, table
 from downriver.settings import load
 
 COLUMNS = ["name", "version", "address", "pid", "health", "rss_mb"]
@@ -31,7 +31,17 @@ def _stack() -> Stack:
 
 
 def _show(output: Format, records: list[Record]) -> None:
-    report(output, records, COLUMNS)
+    """Print the records; as a table with addresses whole, since people copy them."""
+    if output is Format.JSON:
+        print_json(records)
+        return
+    rows = [[record[name] for name in COLUMNS] for record in records]  # type: ignore[literal-required]
+    shown = table([name.upper() for name in COLUMNS], rows)
+    for name, column in zip(COLUMNS, shown.columns, strict=True):
+        column.no_wrap = name != "version"
+        if column.no_wrap:
+            column.min_width = max(len(name), *(len(str(record[name])) for record in records))  # type: ignore[literal-required]
+    stdout.print(shown)
 
 
 @app.command()

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -53,7 +54,7 @@ def environment(home: Home, server: str, extra: Mapping[str, str]) -> dict[str, 
     }
 
 
-def identity_arguments(identity: Identity | None) -> dict[str, object]:
+def identity_arguments(identity: Identity | None) -> dict[str, Any]:
     """Return what subprocess needs to run as `identity`."""
     if identity is None:
         return {}
@@ -62,7 +63,7 @@ def identity_arguments(identity: Identity | None) -> dict[str, object]:
 
 def run(home: Home, server: str, launch: Launch) -> subprocess.CompletedProcess[str]:
     """Run a preparing command of a server (initdb, format) to its end; its output is captured as text."""
-    return subprocess.run(  # type: ignore[call-overload,no-any-return]
+    return subprocess.run(
         launch.command,
         cwd=launch.cwd,
         env=environment(home, server, launch.env),
@@ -141,9 +142,9 @@ def all_processes(home: Home, server: str | None = None) -> list[psutil.Process]
             found[process.pid] = process
     names = [server] if server else [path.stem for path in (home.folder / "run").glob("*.json")]
     for name in names:
-        if (process := main_process(home, name)) is not None:
+        if (main := main_process(home, name)) is not None:
             with contextlib.suppress(psutil.NoSuchProcess):
-                found |= {one.pid: one for one in (process, *process.children(recursive=True))}
+                found |= {one.pid: one for one in (main, *main.children(recursive=True))}
     return list(found.values())
 
 
