@@ -110,12 +110,8 @@ class Elastic:
         return answer.body
 
     async def read(self, index: str, documents: Sequence[str]) -> dict[str, Held]:
-        """Return those of `documents` that exist, as they are now, refreshed or not.
-
-        Without `attributes`: numbers in free JSON may be beyond what a parser holds; their text is in the parts.
-        """
-        body = {"ids": list(documents)}
-        answer = await self.request("POST", f"/{index}/_mget?_source_excludes=attributes", body)
+        """Return those of `documents` that exist, as they are now, refreshed or not."""
+        answer = await self.request("POST", f"/{index}/_mget", {"ids": list(documents)})
         found = {}
         for item in answer["docs"]:
             if "error" in item:

@@ -15,7 +15,7 @@ import orjson
 
 from processors.change import Row
 from processors.sinks.base import APPLIED, STALE, Verdict, retry
-from processors.sinks.search.route import PRODUCT, PRODUCT_COLUMNS, STOCK, Part, searchable
+from processors.sinks.search.route import PRODUCT, PRODUCT_COLUMNS, STOCK, Fields, Part, searchable
 
 OUTDATED = retry("another rating of this product was written since this one was asked for")
 """The verdict on a rating whose aggregate is older than the one the document holds: ask again."""
@@ -101,11 +101,8 @@ def product_view(row: Row, stock: Iterable[Row], rating_sum: int, rating_count: 
 
 
 def shown_product(source: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the `_source` of a listed document as `product_view` builds it: exact text of `attributes`, no parts."""
-    hidden = ("parts", "listed", "attributes")
-    seen = {name: value for name, value in source.items() if name not in hidden}
-    held = source["parts"]["product"]
-    return seen | ({"attributes": held["attributes"]} if "attributes" in held else {})
+    """Return the `_source` of a listed document as `product_view` builds it."""
+    return {name: value for name, value in source.items() if name not in ("parts", "listed")}
 
 
 def _empty(document: str) -> dict[str, Any]:
@@ -127,23 +124,19 @@ def _fold_part(source: dict[str, Any], command: Part) -> Verdict:
         return STALE
     slots[slot] = {"version": command.version, "deleted": command.fields is None}
     if command.part == PRODUCT:
-        _replace_product(source, older or {}, command)
+        _replace_product(source, command.fields)
     elif command.fields is not None:
         slots[slot] |= command.fields
     return APPLIED
 
 
-def _replace_product(source: dict[str, Any], older: Mapping[str, Any], command: Part) -> None:
+def _replace_product(source: dict[str, Any], fields: Fields | None) -> None:
     """Put the product's columns on top of the document; a column that was not sent keeps its value."""
-    if command.fields is None:
-        for name in PRODUCT_COLUMNS:
-            source.pop(name, None)
+    if fields is not None:
+        source |= fields
         return
-    source |= command.fields
-    # the exact text stays in the part: JSON numbers don't survive being parsed and written again
-    text = command.fields.get("attributes", older.get("attributes"))
-    if "attributes" in command.fields or "attributes" in older:
-        source["parts"]["product"]["attributes"] = text
+    for name in PRODUCT_COLUMNS:
+        source.pop(name, None)
 
 
 def _fold_rating(source: dict[str, Any], command: Rating) -> Verdict:
@@ -157,15 +150,11 @@ def _fold_rating(source: dict[str, Any], command: Rating) -> Verdict:
 
 
 def _derive(source: dict[str, Any]) -> dict[str, Any]:
-    """Set everything that follows from the parts: listed, stock, the average, the attributes as a reader sees them."""
+    """Set everything that follows from the parts: listed, stock, the average."""
     parts = source["parts"]
     product = parts["product"]
     source["listed"] = product is not None and not product["deleted"]
     stock = sum(item["quantity"] - item["reserved"] for item in parts["stock"].values() if not item["deleted"])
     source["stock"], source["in_stock"] = stock, stock > 0
     source["rating_average"] = rating_average(source["rating_sum"], source["rating_count"])
-    if product is not None and "attributes" in product:
-        text = product["attributes"]
-        # a line break can stand between the tokens of JSON, never inside one, and would end the line of a bulk request
-        source["attributes"] = None if text is None else orjson.Fragment(text.replace("\r", " ").replace("\n", " "))
     return source

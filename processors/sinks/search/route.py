@@ -26,7 +26,8 @@ PRODUCT_COLUMNS = (
     "created_at",
     "updated_at",
 )
-"""Of `public.products`, without its id. `attributes` (jsonb) stays the exact JSON text that the source sent."""
+"""Of `public.products`, without its id. `attributes` (jsonb) stays the exact JSON text that the source sent: its
+numbers may be beyond what a parser keeps, or takes at all (1e400), and one such product must not break a page of results."""
 
 STOCK_COLUMNS = ("quantity", "reserved")
 """Of `public.inventory`."""
