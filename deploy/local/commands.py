@@ -9,6 +9,7 @@ import time
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from deploy.local.progress import Shown
 from deploy.local.stack import Record, Stack, capture_of
@@ -17,6 +18,8 @@ from downriver.output import Format, OutputOption, print_json, say, stdout, tabl
 from downriver.settings import load
 
 COLUMNS = ["name", "version", "address", "pid", "health", "rss_mb"]
+WIDTH = 120
+"""Letters a table of the servers needs; on a narrower terminal its lines wrap."""
 
 app = typer.Typer(
     help="Run the real servers on this machine, without Docker: PostgreSQL, Kafka, Kafka Connect, schema registry, "
@@ -36,12 +39,7 @@ def _show(output: Format, records: list[Record]) -> None:
         print_json(records)
         return
     rows = [[record[name] for name in COLUMNS] for record in records]  # type: ignore[literal-required]
-    shown = table([name.upper() for name in COLUMNS], rows)
-    for name, column in zip(COLUMNS, shown.columns, strict=True):
-        column.no_wrap = name != "version"
-        if column.no_wrap:
-            column.min_width = max(len(name), *(len(str(record[name])) for record in records))  # type: ignore[literal-required]
-    stdout.print(shown)
+    Console(width=max(stdout.width, WIDTH)).print(table([name.upper() for name in COLUMNS], rows))
 
 
 @app.command()
