@@ -64,6 +64,11 @@ class Table:
             if class_ is Class.RESTRICTED and name not in self.captured_restricted
         )
 
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """The columns that every sink may hold: all but the Restricted ones."""
+        return tuple(name for name, class_ in self.columns.items() if class_ is not Class.RESTRICTED)
+
     def route(self, sink: str) -> Route | RawRoute | None:
         """Return the route to that kind of sink, None if the table does not feed it."""
         return next((route for route in self.routes if route.sink == sink), None)
