@@ -1,0 +1,76 @@
+"""Decoded rows as columns of a history table. Pure: the same values that `raw` has ClickHouse compute, in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+from processors.change import Op
+from processors.sinks.analytics.route import AnalyticsRow
+
+EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
+LATEST = datetime(2299, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
+"""What DateTime64(6) holds (ClickHouse docs); anything outside, infinity included, is stored as the nearer end."""
+
+
+def columns_of(rows: Sequence[AnalyticsRow], columns: Mapping[str, str]) -> tuple[list[str], list[list[Any]]]:
+    """Return names and values, column by column, of what `columns` (name → type) of the history table the rows fill.
+
+    A column that no row holds is left out, and so gets the table's default.
+    """
+    held = {name for row in rows for name in row.row}
+    stored = [name for name in columns if name in held]
+    values = {name: [value(row.row.get(name), columns[name]) for row in rows] for name in stored}
+    values |= {
+        "_op": [str(row.op) for row in rows],
+        "_kind": [str(row.kind) for row in rows],
+        "_version": [row.version for row in rows],
+        "_is_deleted": [int(row.op is Op.DELETE) for row in rows],
+        "_committed_at": [_clamped(row.committed_at) for row in rows],
+        "_transaction": [row.transaction for row in rows],
+        "_before": [old_values(row, stored) for row in rows],
+    }
+    return list(values), list(values.values())
+
+
+def old_values(row: AnalyticsRow, columns: Sequence[str]) -> dict[str, str | None]:
+    """Return the old values, as text, of those `columns` that an update changed; empty for all that is no update."""
+    if row.op is not Op.UPDATE or row.before is None:
+        return {}
+    return {
+        name: text(row.before[name])
+        for name in columns
+        if name in row.before and name in row.row and row.before[name] != row.row[name]
+    }
+
+
+def text(held: Any) -> str | None:
+    """Return a value as the source's envelope writes it: times in ISO 8601 with Z, decimals with their scale."""
+    if held is None or isinstance(held, str):
+        return held
+    if isinstance(held, datetime) and held.tzinfo is not None:
+        return held.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(held, bool):
+        return str(held).lower()
+    if isinstance(held, datetime | date):
+        return held.isoformat()
+    return f"{held:f}" if isinstance(held, Decimal) else str(held)
+
+
+def value(held: Any, type_: str) -> Any:
+    """Return a value as the client wants it for a column of that type."""
+    if "DateTime64" in type_:
+        if held in ("infinity", "-infinity"):
+            return LATEST if held == "infinity" else EARLIEST
+        if isinstance(held, datetime):
+            return _clamped(held)
+    if type_.startswith("Array(") and held is None:
+        return []
+    return held
+
+
+def _clamped(moment: datetime) -> datetime:
+    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return min(max(aware, EARLIEST), LATEST)

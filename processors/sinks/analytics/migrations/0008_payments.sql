@@ -1,0 +1,45 @@
+-- How orders were paid, without the provider's reference.
+-- History: every change once, whatever is delivered again: (key, _version) is unique after FINAL. Deletes hold the row as it
+-- last was; `_before` holds, for an update, the old values of the columns that changed, as text.
+CREATE TABLE IF NOT EXISTS payments_history (
+    id            UUID,
+    order_id      UUID,
+    method        LowCardinality(String),
+    amount        Decimal(10, 2) CODEC(ZSTD),
+    status        LowCardinality(String),
+    created_at    DateTime64(6, 'UTC') CODEC(Delta, ZSTD),
+    _op           LowCardinality(String),
+    _kind         LowCardinality(String),
+    _version      UInt64 CODEC(Delta, ZSTD),
+    _is_deleted   UInt8 CODEC(ZSTD),
+    _committed_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD),
+    _transaction  UInt64 CODEC(Delta, ZSTD),
+    _before       Map(LowCardinality(String), Nullable(String)) CODEC(ZSTD(3))
+) ENGINE = ReplacingMergeTree
+PARTITION BY toYYYYMM(_committed_at)
+ORDER BY (id, _version);
+
+-- Current state: not partitioned by time, or a delete would miss its row.
+CREATE TABLE IF NOT EXISTS payments_current (
+    id            UUID,
+    order_id      UUID,
+    method        LowCardinality(String),
+    amount        Decimal(10, 2) CODEC(ZSTD),
+    status        LowCardinality(String),
+    created_at    DateTime64(6, 'UTC') CODEC(Delta, ZSTD),
+    _version      UInt64 CODEC(Delta, ZSTD),
+    _is_deleted   UInt8 CODEC(ZSTD),
+    _committed_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD)
+) ENGINE = ReplacingMergeTree(_version, _is_deleted)
+ORDER BY (id);
+
+-- One insert fills both; if the second part fails, the whole insert is repeated, and repeating changes nothing.
+CREATE MATERIALIZED VIEW IF NOT EXISTS payments_to_current TO payments_current AS
+SELECT id, order_id, method, amount, status, created_at,
+       _version, _is_deleted, _committed_at
+FROM payments_history;
+
+CREATE VIEW IF NOT EXISTS payments AS
+SELECT id, order_id, method, amount, status, created_at
+FROM payments_current FINAL
+WHERE _is_deleted = 0;
