@@ -1,0 +1,236 @@
+"""Bring the connectors of the files onto Kafka Connect, and wait until changes flow.
+
+Applying twice changes nothing. A connector whose settings differ is stopped before it gets the new ones, so that every
+state seen afterwards belongs to them; settings that its own code finds wrong are refused before anything is touched.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+from connectors.connect import ConnectClient, Refused, Status
+from connectors.files import Connector, load
+from connectors.preflight import require
+from downriver.exits import BadInput, DownriverError
+from downriver.settings import Settings
+
+POLL_S = 0.5
+STOP_S = 60.0
+"""Connect ends tasks within its task.shutdown.graceful.timeout.ms, 5 s by default; a rebalance comes on top."""
+TRACE_LINES = 8
+Progress = Callable[[str], None]
+
+
+class Action(StrEnum):
+    """What applying did to a connector."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    STARTED = "started"
+    """Its settings were right already, but it was stopped, paused or failed: it was started again."""
+    UNCHANGED = "unchanged"
+    REFUSED = "refused"
+    """Connect or the connector's own code did not take the settings; a running connector keeps its old ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one connector.
+
+    Attributes:
+        state: of its tasks, or of itself where that explains more: RUNNING, FAILED, STOPPED, ABSENT, ….
+        lsn: the streamed position that Connect has stored; None where none was, or nobody waited.
+        error: why it does not run, with the first lines of the task's trace; empty if it does.
+    """
+
+    connector: str
+    action: Action
+    state: str
+    lsn: int | None = None
+    error: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing went wrong, as far as was waited for."""
+        return not self.error
+
+
+def apply(
+    settings: Settings,
+    files: Sequence[Path | Connector] | None = None,
+    wait_s: float = 120.0,
+    on_progress: Progress = lambda _: None,
+) -> list[Result]:
+    """Create or update the connectors, then wait until every task runs and has stored a streamed position.
+
+    A stored position without a snapshot marker is the moment from which a restart loses nothing (decision 4).
+
+    Args:
+        settings: where Connect and the source are.
+        files: paths, or connectors already loaded (and perhaps renamed); default: the files of this folder.
+        wait_s: seconds for all of it; 0: apply and don't wait.
+        on_progress: hears each step in a sentence.
+
+    Raises:
+        BadInput: mistakes in the files, a source that is not ready, a plugin that Connect lacks.
+        ServerAway: PostgreSQL or Connect is away (Connect: for longer than `wait_s`).
+    """
+    connectors = _loaded(files)
+    require(settings, connectors)
+    deadline = time.monotonic() + wait_s
+    with ConnectClient(settings.connect, wait_s, on_progress) as client:
+        _require_plugins(settings, client, connectors)
+        results = []
+        for connector in connectors:
+            result = _put(client, connector)
+            on_progress(f"{connector.name}: {result.action}")
+            results.append(result)
+        return _wait(client, connectors, results, deadline, on_progress) if wait_s else results
+
+
+def status(settings: Settings, files: Sequence[Path | Connector] | None = None, wait_s: float = 0.0) -> list[Result]:
+    """Return what Connect says now of the connectors of the files; nothing is changed.
+
+    Raises:
+        BadInput: mistakes in the files.
+        ServerAway: Connect is away for longer than `wait_s`.
+    """
+    with ConnectClient(settings.connect, wait_s) as client:
+        return [_seen(client, connector, Action.UNCHANGED) for connector in _loaded(files)]
+
+
+def _loaded(files: Sequence[Path | Connector] | None) -> list[Connector]:
+    if files is None:
+        return load()
+    paths = [file for file in files if isinstance(file, Path)]
+    return [file for file in files if isinstance(file, Connector)] + (load(paths) if paths else [])
+
+
+def _require_plugins(settings: Settings, client: ConnectClient, connectors: Iterable[Connector]) -> None:
+    """Refuse classes that Connect lacks: it would answer 500 to them, as it does while it starts."""
+    wanted = {
+        (value, connector.origin)
+        for connector in connectors
+        for key, value in connector.config.items()
+        if key == "connector.class" or (key.endswith((".converter", ".type")) and value.count(".") > 1)
+    }
+    installed = client.plugins()
+    if missing := sorted(f"{name} (wanted by {origin})" for name, origin in wanted if name not in installed):
+        msg = f"Kafka Connect at {settings.connect.url} lacks plugins, see its plugin.path: {', '.join(missing)}"
+        raise BadInput(msg)
+
+
+def _put(client: ConnectClient, connector: Connector) -> Result:
+    """Give Connect the connector's settings, where they differ, and start it where it does not run."""
+    try:
+        present = client.config(connector.name)
+        if present == {key: value for key, value in connector.config.items() if key != "name"}:
+            return _started(client, connector)
+        if mistakes := client.mistakes({"name": connector.name, **connector.config}):
+            return Result(connector.name, Action.REFUSED, "-", error="\n".join(mistakes))
+        if present is not None:
+            client.stop(connector.name)
+            _until_stopped(client, connector)
+        client.put(connector.name, connector.config)
+        if present is not None:
+            client.resume(connector.name)
+    except Refused as error:
+        return Result(connector.name, Action.REFUSED, "-", error=str(error))
+    return Result(connector.name, Action.CREATED if present is None else Action.UPDATED, "STARTING")
+
+
+def _started(client: ConnectClient, connector: Connector) -> Result:
+    """Leave a connector alone that runs; start one that does not."""
+    now = client.status(connector.name)
+    if now is None or {now.state, *(task.state for task in now.tasks)}.isdisjoint({"STOPPED", "PAUSED", "FAILED"}):
+        return Result(connector.name, Action.UNCHANGED, "-" if now is None else _state(now))
+    if now.state != "STOPPED":
+        client.stop(connector.name)
+        _until_stopped(client, connector)
+    client.resume(connector.name)
+    return Result(connector.name, Action.STARTED, "STARTING")
+
+
+def _until_stopped(client: ConnectClient, connector: Connector) -> None:
+    """Wait until no task is left, so that no later state is one of theirs."""
+    give_up_at = time.monotonic() + STOP_S
+    while (now := client.status(connector.name)) is not None and (now.state != "STOPPED" or now.tasks):
+        if time.monotonic() > give_up_at:
+            msg = f"connector {connector.name} did not stop within {STOP_S:g} s, it is {_state(now)}; apply again"
+            raise DownriverError(msg)
+        time.sleep(POLL_S)
+
+
+def _wait(
+    client: ConnectClient,
+    connectors: Sequence[Connector],
+    results: Sequence[Result],
+    deadline: float,
+    on_progress: Progress,
+) -> list[Result]:
+    """Follow all connectors until each runs with a streamed position, failed, or the deadline is over."""
+    final = list(results)
+    open_ = {index for index, result in enumerate(results) if result.ok}
+    while open_:
+        for index in sorted(open_):
+            before = final[index]
+            now = _seen(client, connectors[index], before.action)
+            flows = now.state == "RUNNING" and now.lsn is not None
+            if now.ok and not flows and time.monotonic() >= deadline:
+                position = "no streamed position is stored" if now.lsn is None else "its position is stored"
+                now = replace(now, error=f"time is over: it is {now.state}, {position}")
+            if flows or now.error:
+                open_.discard(index)
+            if now != before:
+                on_progress(_sentence(now))
+            final[index] = now
+        if open_:
+            time.sleep(POLL_S)
+    return final
+
+
+def _seen(client: ConnectClient, connector: Connector, action: Action) -> Result:
+    """Ask Connect for the connector's state and stored position."""
+    now = client.status(connector.name)
+    if now is None:
+        return Result(connector.name, action, "ABSENT")
+    error = "\n".join(_errors(now))
+    lsn = None if error else _streamed(client, connector)
+    return Result(connector.name, action, _state(now), lsn, error)
+
+
+def _state(now: Status) -> str:
+    """Return the worst state: the connector's own unless it runs, else that of the first task that does not."""
+    states = [now.state, *(task.state for task in now.tasks)] if now.tasks else [now.state, "UNASSIGNED"]
+    if "FAILED" in states:
+        return "FAILED"
+    return next((state for state in states if state != "RUNNING"), "RUNNING")
+
+
+def _errors(now: Status) -> Iterable[str]:
+    for who, state, trace in (
+        ("connector", now.state, now.trace),
+        *((f"task {task.id}", task.state, task.trace) for task in now.tasks),
+    ):
+        if state == "FAILED":
+            lines = [line for line in trace.splitlines() if not line.lstrip().startswith("at ")]
+            yield "\n".join([f"{who} failed: {lines[0] if lines else 'without a trace'}", *lines[1:TRACE_LINES]])
+
+
+def _streamed(client: ConnectClient, connector: Connector) -> int | None:
+    """Return the LSN of the stored offset if streaming wrote it; a snapshot's carries the marker `snapshot`."""
+    for offset in client.offsets(connector.name):
+        if not offset.get("snapshot") and offset.get("lsn") is not None:
+            return int(offset["lsn"])
+    return None
+
+
+def _sentence(result: Result) -> str:
+    if result.error:
+        return f"{result.connector}: {result.error.splitlines()[0]}"
+    position = "no streamed position yet" if result.lsn is None else f"streaming from LSN {result.lsn}"
+    return f"{result.connector}: {result.state}, {position}"
