@@ -154,24 +154,32 @@ async def end_offsets(consumer: AIOKafkaConsumer, partitions: Iterable[tuple[str
     return {(partition.topic, partition.partition): end for partition, end in ends.items()}
 
 
+async def disbelieve_lost_topics(
+    consumer: AIOKafkaConsumer, states: Mapping[StateKey, State], ends: Mapping[tuple[str, int], int]
+) -> None:
+    """Set the visible offset to 0 where it is past the partition's end: the topic was made anew, none of it is seen.
+
+    The figures stay: they tell of changes that readers did see.
+
+    Args:
+        ends: known end offsets; where they are not enough, the brokers are asked again, as a state may be newer.
+    """
+    ahead = {key[1:] for key, state in states.items() if state.visible > ends.get(key[1:], 0)}
+    newer = await end_offsets(consumer, ahead) if ahead else {}
+    for key, state in states.items():
+        if key[1:] in ahead and state.visible > newer.get(key[1:], 0):
+            state.visible = 0
+
+
 async def load_states(settings: Settings, sink: str) -> dict[tuple[str, int], bytes]:
     """Return the stored state of every partition at that sink, as of now.
-
-    A topic that was made anew is shorter than what readers of the old one saw: its states keep their figures, and start
-    to see from 0.
 
     Raises:
         KafkaError: Kafka is away (aiokafka's).
         DownriverError: the topic holds what is no state.
     """
     async with StateReader(settings) as reader:
-        states = {(key.topic, key.partition): (key, value) for key, value in (await reader.read()).items()}
-        mine = {where: pair for where, pair in states.items() if pair[0].sink == sink}
-        ends = await end_offsets(reader.consumer, mine)
-    loaded: dict[tuple[str, int], bytes] = {}
-    for where, (key, value) in mine.items():
-        state = decoded(settings, key, value)
-        if state.visible > ends.get(where, 0):
-            state.visible = 0
-        loaded[where] = state.encode()
-    return loaded
+        stored = await reader.read()
+        states = {key: decoded(settings, key, value) for key, value in stored.items() if key.sink == sink}
+        await disbelieve_lost_topics(reader.consumer, states, {})
+    return {(key.topic, key.partition): state.encode() for key, state in states.items()}
