@@ -22,7 +22,7 @@ beat bigger ones."""
 CHUNK_BYTES = 8 * 2**20
 """Of one bulk request, but for a single document that is larger."""
 IN_FLIGHT = 4
-"""Requests of one index at the same time."""
+"""Chunks of one index at the same time, of all batches together."""
 TRIES = 16
 """Of one document. Each lost try means that another writer won, so this many in a row is no accident: RETRY."""
 
@@ -120,15 +120,11 @@ class Documents(Generic[C]):
         found = {document: held for document in documents if (held := recent.get(document)) is not None}
         missing = [document for document in documents if document not in found]
         chunks = [missing[i : i + CHUNK_DOCUMENTS] for i in range(0, len(missing), CHUNK_DOCUMENTS)]
-        for read in await _all([self._read(chunk) for chunk in chunks]):
+        for read in await _all([self._elastic.read(self.index, chunk) for chunk in chunks]):
             for document, held in read.items():
                 recent.put(document, held)
             found |= read
         return found
-
-    async def _read(self, documents: Sequence[str]) -> dict[str, Held]:
-        async with self._in_flight:
-            return await self._elastic.read(self.index, documents)
 
     async def _refresh(self) -> None:
         try:
@@ -138,6 +134,11 @@ class Documents(Generic[C]):
 
     async def _write(self, groups: Sequence[_Group[C]], verdicts: dict[int, Verdict]) -> list[_Group[C]]:
         """Try each group once; note the verdicts that are final and return the groups to try again."""
+        # held while folding too: else every chunk of a batch is folded before the loop comes to anything else
+        async with self._in_flight:
+            return await self._write_chunk(groups, verdicts)
+
+    async def _write_chunk(self, groups: Sequence[_Group[C]], verdicts: dict[int, Verdict]) -> list[_Group[C]]:
         recent = self._recent
         held = await self.read([group.document for group in groups])
         tries: list[_Try[C]] = []
@@ -150,8 +151,7 @@ class Documents(Generic[C]):
                 tries.append(_Try(group, folded.verdicts, Write(group.document, before, folded.source)))
         again: list[_Group[C]] = []
         for part in _by_bytes(tries):
-            async with self._in_flight:
-                answers = await self._elastic.write(self.index, [tried.write for tried in part])
+            answers = await self._elastic.write(self.index, [tried.write for tried in part])
             for tried, answer in zip(part, answers, strict=True):
                 if answer.held is not None:
                     recent.put(tried.group.document, answer.held)
