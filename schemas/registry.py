@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import orjson
@@ -18,6 +19,7 @@ from downriver.kafka import ssl_context
 from downriver.settings import Registry
 
 NO_SUCH_SCHEMA = 40403
+NO_SUCH_SUBJECT = 40401
 """The Confluent API's code for "schema not found"; any other 404 comes from something that is not a registry."""
 
 UNKNOWN_FOR_S = 10.0
@@ -86,25 +88,46 @@ class SchemaRegistry:
         """Close the connections."""
         self._client.close()
 
+    def has_subject(self, subject: str) -> bool:
+        """Return whether the registry knows the subject.
+
+        Raises:
+            RegistryAway: as `schema`.
+        """
+        url = f"{self._url}/subjects/{quote(subject, safe='')}/versions"
+        response = self._get(url)
+        if response.status_code == 404 and _object(response.content).get("error_code") == NO_SUCH_SUBJECT:
+            return False
+        if response.status_code != 200:
+            raise _half_an_answer(url, response)
+        return True
+
     def _fetch(self, schema_id: int) -> Mapping[str, Any]:
         url = f"{self._url}/schemas/ids/{schema_id}"
-        try:
-            response = self._client.get(url)
-        except httpx2.TimeoutException:
-            msg = f"the schema registry at {url} did not answer within {self._timeout_s:g} s"
-            raise RegistryAway(msg) from None
-        except httpx2.HTTPError as error:
-            msg = f"the schema registry at {url} can't be reached: {str(error) or type(error).__name__}"
-            raise RegistryAway(msg) from None
+        response = self._get(url)
         answer = _object(response.content)
         if response.status_code == 404 and answer.get("error_code") == NO_SUCH_SCHEMA:
             msg = f"schema id {schema_id} is unknown to the registry at {self._url}"
             raise UnknownSchema(msg)
         text = answer.get("schema")
         if response.status_code != 200 or not isinstance(text, str):
-            msg = f"the schema registry at {url} answered {response.status_code}: {response.text[:SNIPPET]!r}"
-            raise RegistryAway(msg)
+            raise _half_an_answer(url, response)
         return _avro(schema_id, answer, text)
+
+    def _get(self, url: str) -> httpx2.Response:
+        try:
+            return self._client.get(url)
+        except httpx2.TimeoutException:
+            msg = f"the schema registry at {url} did not answer within {self._timeout_s:g} s"
+            raise RegistryAway(msg) from None
+        except httpx2.HTTPError as error:
+            msg = f"the schema registry at {url} can't be reached: {str(error) or type(error).__name__}"
+            raise RegistryAway(msg) from None
+
+
+def _half_an_answer(url: str, response: httpx2.Response) -> RegistryAway:
+    msg = f"the schema registry at {url} answered {response.status_code}: {response.text[:SNIPPET]!r}"
+    return RegistryAway(msg)
 
 
 def _object(content: bytes) -> dict[str, Any]:

@@ -73,7 +73,6 @@ def build(kind: str, settings: Settings, lanes: Sequence[Lane] = tuple(Lane)) ->
         web_enabled=False,
         web_bind="127.0.0.1",
         web_host="127.0.0.1",
-        web_port=0,
         web_tables_enabled=False,
         store="memory://",
         datadir=str(Path(gettempdir()) / f"{worker.group}-faust"),

@@ -43,7 +43,7 @@ class FullRecorder(Recorder, Protocol):
 
     async def restore(self, partitions: Iterable[tuple[str, int]]) -> None: ...
     def dropped(self, partitions: Iterable[tuple[str, int]]) -> None: ...
-    def dead_letter(self, topic: str, partition: int) -> None: ...
+    def dead_letter(self, topic: str, partition: int, offset: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,7 +347,7 @@ class Deliverer:
         for item in refused:
             record = item.record
             self._metrics.dead_letters.labels(self._sink.name, record.topic).inc()
-            self._recorder.dead_letter(record.topic, record.partition)
+            self._recorder.dead_letter(record.topic, record.partition, record.offset)
             log.error(
                 "dead_letter",
                 sink=self._sink.name,

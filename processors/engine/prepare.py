@@ -27,8 +27,7 @@ class Decoder(Protocol):
 class TableRules(Protocol):
     """What this module needs of processors.propagation.rules.TableRules."""
 
-    @property
-    def needs_rows(self) -> bool: ...
+    def needs_row(self, stamp: Stamp) -> bool: ...
     def counts(self, stamp: Stamp, change: Change | None) -> Sequence[str]: ...
 
 
@@ -104,7 +103,7 @@ def _prepare_one(made: Prepared, index: int, record: Record, plan: TopicPlan, de
         change = decoder.change(checked)
         commands = plan.route.commands(change)
     else:
-        if plan.rules.needs_rows:
+        if plan.rules.needs_row(stamp):
             change = decoder.change(checked)
         commands = plan.route.raw(checked)
     made.commands.extend(commands)

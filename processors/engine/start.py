@@ -13,11 +13,12 @@ from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from downriver.exits import BadInput
+from downriver.exits import BadInput, ServerAway
 from downriver.kafka import confluent_config
 from downriver.settings import Settings
 from processors.engine.deadletter import SUFFIX
 from processors.engine.waiting import Waits
+from processors.propagation.topic import ensure_topics
 from processors.tables.base import PARTITIONS, Table
 from schemas.registry import RegistryAway, SchemaRegistry
 
@@ -25,9 +26,7 @@ log = structlog.get_logger(__name__)
 TIMEOUT_S = 10.0
 
 
-async def check(
-    settings: Settings, tables: Mapping[str, Table], waits: Waits, registry: SchemaRegistry, figures_topic: str
-) -> None:
+async def check(settings: Settings, tables: Mapping[str, Table], waits: Waits, registry: SchemaRegistry) -> None:
     """Check the topics and subjects of the tables; create the dead-letter topics and the topic of the figures.
 
     Args:
@@ -41,10 +40,13 @@ async def check(
     wait = waits.begin(f"Kafka at {settings.kafka.bootstrap}")
     while True:
         try:
-            filled = await asyncio.to_thread(_topics, settings, tables, figures_topic)
+            filled = await asyncio.to_thread(_topics, settings, tables)
+            await ensure_topics(settings)
             break
         except KafkaException as error:
-            await wait.failed(str(error.args[0]))
+            await wait.failed(error.args[0].str())
+        except ServerAway as error:
+            await wait.failed(str(error))
     wait.over()
     wait = waits.begin(f"the schema registry at {settings.registry.url}")
     while True:
@@ -62,9 +64,9 @@ async def check(
         raise BadInput(msg)
 
 
-def _topics(settings: Settings, tables: Mapping[str, Table], figures_topic: str) -> list[str]:
+def _topics(settings: Settings, tables: Mapping[str, Table]) -> list[str]:
     """Return the topics that hold records; create our own topics."""
-    admin = AdminClient(confluent_config(settings.kafka))
+    admin = AdminClient(confluent_config(settings.kafka) | {"log_level": 0})
     known = admin.list_topics(timeout=TIMEOUT_S).topics
     for topic, table in tables.items():
         if topic in known and (count := len(known[topic].partitions)) != PARTITIONS:
@@ -81,7 +83,6 @@ def _topics(settings: Settings, tables: Mapping[str, Table], figures_topic: str)
         NewTopic(topic + SUFFIX, 1, replication, config={"cleanup.policy": "delete", "retention.ms": "-1"})
         for topic in tables
     ]
-    wanted.append(NewTopic(figures_topic, 1, replication, config={"cleanup.policy": "compact"}))
     _create(admin, [topic for topic in wanted if topic.topic not in known])
     return _filled(settings, [topic for topic in tables if topic in known])
 

@@ -57,7 +57,7 @@ class StreamWorker:
         if not self.tables:
             msg = f"no table of the lanes {', '.join(lanes)} feeds the sink {kind!r}"
             raise BadInput(msg)
-        rules = rule_set(load_rules())
+        rules = rule_set(load_rules()).for_sink(kind)
         self.plans: dict[str, TopicPlan] = {}
         for topic, table in self.tables.items():
             route = table.route(kind)
@@ -105,7 +105,7 @@ class StreamWorker:
     async def start(self) -> None:
         """Open what the worker needs. Called by the app before it consumes."""
         settings = self.settings
-        await start.check(settings, self.tables, self.waits, self.registry, topic_name(settings))
+        await start.check(settings, self.tables, self.waits, self.registry)
         self._producer = AIOKafkaProducer(
             **aiokafka_config(settings.kafka), acks="all", enable_idempotence=True, compression_type="lz4", linger_ms=5
         )
