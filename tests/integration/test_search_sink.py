@@ -11,6 +11,7 @@ import pytest
 
 from downriver.exits import BadInput
 from downriver.settings import Settings
+from processors.change import MAX_VERSION
 from processors.sinks.base import APPLIED, STALE, Outcome, SinkUnavailable
 from processors.sinks.search.client import Elastic
 from processors.sinks.search.document import product_view, shown_product
@@ -132,6 +133,18 @@ async def test_a_reader_sees_exactly_what_was_written(sink: SearchSink, reader: 
     nothing = dict.fromkeys(ROW)
     assert await write(sink, product(7, "null", **nothing)) == [Outcome.APPLIED]
     assert (await reader.products())["null"] == product_view({"id": "null"} | nothing, [], 0, 0)
+
+
+async def test_versions_keep_all_their_bits(own: Settings, sink: SearchSink, reader: Reader) -> None:
+    await write(sink, product(MAX_VERSION - 1), review("p", "r", MAX_VERSION - 1))
+    other = SearchSink(own)
+    await other.open()
+    older: list[Command] = [product(MAX_VERSION - 2, name="older"), review("p", "r", MAX_VERSION - 2, rating=1)]
+    assert await write(other, *older) == [Outcome.STALE] * 2
+    newer: list[Command] = [product(MAX_VERSION, name="newer"), review("p", "r", MAX_VERSION, rating=2)]
+    assert await write(other, *newer) == [Outcome.APPLIED] * 2
+    await other.close()
+    assert await reader.products() == {"p": product_view({"id": "p"} | ROW | {"name": "newer"}, [], 2, 1)}
 
 
 async def test_stock_may_come_first_and_updates_replace(sink: SearchSink, reader: Reader) -> None:

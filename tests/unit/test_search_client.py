@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 from aiohttp import web
+from pydantic import SecretStr
 
 from downriver.exits import BadInput
-from downriver.settings import Elasticsearch, Settings
+from downriver.settings import Elasticsearch, Settings, Tls
 from processors.sinks.base import Outcome, SinkUnavailable
 from processors.sinks.search.client import Answer, Elastic, Refused, Write
 from processors.sinks.search.recent import Held
@@ -44,11 +46,13 @@ class Double:
         self.product = "Elasticsearch"
         self.delay_s = 0.0
         self.asked: list[tuple[str, str, bytes]] = []
+        self.credentials: list[str | None] = []
         self.answer: Callable[[str], Any] | None = None
         self.url = ""
 
     async def handle(self, request: web.Request) -> web.Response:
         self.asked.append((request.method, request.path, await request.read()))
+        self.credentials.append(request.headers.get("Authorization"))
         await asyncio.sleep(self.delay_s)
         body = self.answer(request.path) if self.answer else self.body
         return web.Response(
@@ -159,10 +163,51 @@ async def test_an_address_that_can_not_be_one_is_told_before_anything_starts() -
         SearchSink(Settings(elasticsearch=Elasticsearch(url="search-host")))
 
 
+async def test_credentials_are_sent(double: Double) -> None:
+    for settings in (
+        Elasticsearch(url=double.url),
+        Elasticsearch(url=double.url, username="worker", password=SecretStr("pass")),
+        Elasticsearch(url=double.url, api_key=SecretStr("a2V5")),
+    ):
+        client = Elastic(settings)
+        await client.request("GET", "/x")
+        await client.close()
+    assert double.credentials == [None, "Basic d29ya2VyOnBhc3M=", "ApiKey a2V5"]
+
+
+async def test_a_certificate_that_is_not_there_is_told_before_anything_starts() -> None:
+    tls = Tls(enabled=True, ca_file=Path("no-such-ca.pem"))
+    with pytest.raises(BadInput, match="tls can't be used"):
+        Elastic(Elasticsearch(url="https://127.0.0.1:9200", tls=tls))
+
+
+@pytest.mark.parametrize(("status", "raised"), [(404, SinkUnavailable), (400, Refused), (413, Refused)])
+async def test_only_what_speaks_of_the_data_is_the_data_s_fault(
+    double: Double, status: int, raised: type[Exception]
+) -> None:
+    def answer(path: str) -> Any:
+        if path.endswith("/_settings/index.uuid"):
+            return {"products-v1": {"settings": {"index": {"uuid": "u"}}}}
+        double.status = status
+        return {"error": {"type": "some_exception", "reason": "no"}}
+
+    double.answer = answer
+    sink = SearchSink(Settings(elasticsearch=Elasticsearch(url=double.url)))
+    with pytest.raises(raised, match="some_exception: no"):
+        await sink.write([Part("p", "product", "", 1, {"name": "n"})])
+    await sink.close()
+
+
 async def test_a_refresh_that_missed_a_shard_has_shown_nothing(double: Double, elastic: Elastic) -> None:
     double.body = {"_shards": {"total": 2, "successful": 1, "failed": 1}}
     with pytest.raises(SinkUnavailable, match="did not refresh all of i"):
         await elastic.refresh("i")
+
+
+async def test_an_index_without_its_primary_shard_is_away(double: Double, elastic: Elastic) -> None:
+    double.status, double.body = 408, {"status": "red", "timed_out": True}
+    with pytest.raises(SinkUnavailable, match="answers 408 to GET /_cluster/health/i: {'status': 'red'"):
+        await elastic.request("GET", "/_cluster/health/i?wait_for_status=yellow")
 
 
 async def test_a_document_that_can_not_be_read_is_not_taken_for_missing(double: Double, elastic: Elastic) -> None:

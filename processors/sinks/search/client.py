@@ -78,8 +78,8 @@ class Elastic:
         self.timeout_s = settings.timeout_s
         try:
             self._client = AsyncElasticsearch(settings.url.split(","), **_options(settings))
-        except ValueError as error:
-            msg = f"elasticsearch.url = {settings.url!r} can't be used: {error}"
+        except (ValueError, OSError) as error:  # not a URL; a certificate file that can't be read
+            msg = f"elasticsearch.url = {settings.url!r} with its credentials and tls can't be used: {error}"
             raise BadInput(msg) from None
 
     async def request(self, method: str, path: str, body: Mapping[str, Any] | bytes | None = None) -> Any:
@@ -152,8 +152,8 @@ def _answer(write: Write, item: Mapping[str, Any]) -> Answer:
 
 def _explain(body: Any) -> tuple[str, str]:
     """Return the kind of an error and all that it says, causes included."""
-    error = body.get("error") if isinstance(body, dict) else body
-    if not isinstance(error, dict):
+    error = body.get("error", body) if isinstance(body, dict) else body
+    if not isinstance(error, dict) or "type" not in error:
         return "", str(error)[:500]
     reasons = []
     cause: Any = error

@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import Sequence
 
 from downriver.settings import Settings
-from processors.sinks.base import Outcome, Verdict
+from processors.sinks.base import Outcome, SinkUnavailable, Verdict
 from processors.sinks.search import mapping
-from processors.sinks.search.client import Elastic
+from processors.sinks.search.client import Elastic, Refused
 from processors.sinks.search.document import Rating, fold_product
 from processors.sinks.search.indexes import ensure
 from processors.sinks.search.ratings import Ratings
@@ -58,7 +58,30 @@ class SearchSink:
             await self._elastic.refresh(plan.name)
 
     async def write(self, batch: Sequence[Command]) -> Sequence[Verdict]:
-        """Apply the commands: one write per document, whatever their number, and the ratings of touched products."""
+        """Apply the commands: one write per document, whatever their number, and the ratings of touched products.
+
+        Raises:
+            SinkUnavailable: Elasticsearch is away, or an index is gone.
+            Refused: a request as a whole is at fault (too large, an impossible id), so something in the batch is.
+        """
+        try:
+            return await self._write(batch)
+        except Refused as error:
+            if error.status in (400, 413):
+                raise
+            raise SinkUnavailable(str(error)) from error
+
+    async def shown(self) -> None:
+        """Return after a refresh of what was written that started after this call; callers share refreshes."""
+        await asyncio.gather(self._products.refresher.shown(), self._reviews.refresher.shown())
+
+    async def close(self) -> None:
+        """Close the connections; what waits in `shown()` is cancelled."""
+        await self._products.refresher.close()
+        await self._reviews.refresher.close()
+        await self._elastic.close()
+
+    async def _write(self, batch: Sequence[Command]) -> list[Verdict]:
         parts: dict[int, Part] = {}
         rows: dict[int, ReviewRow] = {}
         for place, command in enumerate(batch):
@@ -72,16 +95,6 @@ class SearchSink:
         if rows:
             verdicts |= zip(rows, await self._write_reviews(list(rows.values())), strict=True)
         return [verdicts[place] for place in range(len(batch))]
-
-    async def shown(self) -> None:
-        """Return after a refresh of what was written that started after this call; callers share refreshes."""
-        await asyncio.gather(self._products.refresher.shown(), self._reviews.refresher.shown())
-
-    async def close(self) -> None:
-        """Close the connections; what waits in `shown()` is cancelled."""
-        await self._products.refresher.close()
-        await self._reviews.refresher.close()
-        await self._elastic.close()
 
     async def _write_reviews(self, rows: Sequence[ReviewRow]) -> list[Verdict]:
         """Write the reviews, then the ratings of their products. A review counts as written when its rating is too.

@@ -17,8 +17,8 @@ from processors.sinks.search.recent import Held, Recent
 from processors.sinks.search.refresh import Refresher
 
 CHUNK_DOCUMENTS = 500
-"""In one request. Folding them takes some 10 ms, the longest that a batch holds up the event loop; several in flight
-beat bigger ones."""
+"""In one request. Folding them takes some 8 ms, and IN_FLIGHT times that is the longest that the event loop is held up;
+several requests in flight beat bigger ones."""
 CHUNK_BYTES = 8 * 2**20
 """Of one bulk request, but for a single document that is larger."""
 IN_FLIGHT = 4
