@@ -14,6 +14,7 @@ import tarfile
 import tempfile
 import threading
 import tomllib
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from downriver.exits import DownriverError
+
+# jgo looks for a runtime folder of the login session that it never needs here, and warns where there is no session.
+warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR")
 
 PINS = Path(__file__).with_name("artifacts.toml")
 DOWNLOADS_AT_ONCE = 8
