@@ -155,9 +155,11 @@ async def _captured(
                 stands = streamed_lsn(await asyncio.to_thread(client.offsets, connector.name))
                 if stands < lsn:
                     missing.append(Missing(lane, "", -1, stands, lsn))
-            if not missing or time.monotonic() > deadline:
-                return missing
+            if not missing:
+                return []
             told = _tell(on_progress, f"waiting for capture: {', '.join(each.where for each in missing)}", told)
+            if time.monotonic() > deadline:
+                return missing
             await asyncio.sleep(POLL_S)
 
 
@@ -198,11 +200,13 @@ async def _seen(
             and visible not in empty.get(where, ())
         ]
         missing = [each for each in behind if not await _nothing_left(consumer, each, empty)]
-        if not missing or time.monotonic() > deadline:
-            return missing
+        if not missing:
+            return []
         left = {sink: sum(each.wanted - each.stands for each in missing if each.where == sink) for sink in sinks}
         sentence = ", ".join(f"{sink} {number} records" for sink, number in left.items() if number)
         told = _tell(on_progress, f"waiting to be visible: {sentence}", told)
+        if time.monotonic() > deadline:
+            return missing
         await asyncio.sleep(POLL_S)
 
 

@@ -86,8 +86,11 @@ class Figures:
     def since(self, earlier: Figures) -> Figures:
         """Return the figures of what was added after `earlier`, a former state of these.
 
-        The extremes are exact where they moved since; else they are those of the buckets, within ACCURACY.
+        The extremes are exact where they moved since; else they are those of the buckets, within ACCURACY. Fewer changes
+        than earlier mean that the figures were started anew: then all of them are since.
         """
+        if self.count < earlier.count:
+            earlier = Figures()
         buckets = Counter({number: left for number, n in self.buckets.items() if (left := n - earlier.buckets[number])})
         count = self.count - earlier.count
         if not count:

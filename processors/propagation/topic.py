@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 from downriver.exits import BadInput, DownriverError, ServerAway
@@ -47,26 +47,31 @@ async def ensure_topics(settings: Settings) -> None:
 def _ensure(settings: Settings) -> None:
     name = topic_name(settings)
     admin = AdminClient(confluent_config(settings.kafka) | {"log_level": 0})
+    resource = ConfigResource(ConfigResource.Type.TOPIC, name)
     try:
-        known = admin.list_topics(timeout=TIMEOUT_S).topics
-        if name not in known:
+        if name not in admin.list_topics(timeout=TIMEOUT_S).topics:
             topic = NewTopic(name, 1, settings.kafka.replication_factor, config=TOPIC_CONFIG)
-            admin.create_topics([topic], operation_timeout=TIMEOUT_S)[name].result(timeout=TIMEOUT_S * 2)
-            return
-        resource = ConfigResource(ConfigResource.Type.TOPIC, name)
+            _create(admin, topic)
         config = admin.describe_configs([resource], request_timeout=TIMEOUT_S)[resource].result(timeout=TIMEOUT_S * 2)
+        partitions = len(admin.list_topics(name, timeout=TIMEOUT_S).topics[name].partitions)
     except KafkaException as error:
-        if error.args[0].name() == "TOPIC_ALREADY_EXISTS":  # another worker was faster
-            return
         msg = f"Kafka at {settings.kafka.bootstrap} did not answer for the topic {name}: {error.args[0].str()}"
         raise ServerAway(msg) from None
-    policy, partitions = config["cleanup.policy"].value, len(known[name].partitions)
-    if policy != "compact" or partitions != 1:
+    policy = config["cleanup.policy"].value
+    if policy != "compact" or partitions > 1:  # 0: just made, the broker we asked has not heard of it
         msg = (
             f"the topic {name} has cleanup.policy={policy} and {partitions} partition(s); it needs compact and 1: "
             "delete it (the figures start anew) or set another group_prefix"
         )
         raise BadInput(msg)
+
+
+def _create(admin: AdminClient, topic: NewTopic) -> None:
+    try:
+        admin.create_topics([topic], operation_timeout=TIMEOUT_S)[topic.topic].result(timeout=TIMEOUT_S * 2)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another worker was faster
+            raise
 
 
 class StateReader:
