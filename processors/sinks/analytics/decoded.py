@@ -62,8 +62,10 @@ def text(held: Any) -> str | None:
 def value(held: Any, type_: str) -> Any:
     """Return a value as the client wants it for a column of that type."""
     if "DateTime64" in type_:
-        if held in ("infinity", "-infinity"):
-            return LATEST if held == "infinity" else EARLIEST
+        if isinstance(
+            held, str
+        ):  # infinity, or beyond the years 1 to 9999: a plus says later, a minus or year 0 before
+            return LATEST if held == "infinity" or held.startswith("+") else EARLIEST
         if isinstance(held, datetime):
             return _clamped(held)
     if type_.startswith("Array(") and held is None:

@@ -11,6 +11,9 @@ from processors.sinks.analytics.avro import Envelope, Field, quote, structure
 
 BOOKKEEPING = ("_op", "_kind", "_version", "_is_deleted", "_committed_at", "_transaction", "_before")
 """The columns of every history table that are not the source's; the underscore keeps them apart (addresses have a `kind`)."""
+NOT_SENT = "downriver:not-sent:5f0c6a4e9b7d4e21a3c8d1f6027be954"
+"""What the connectors write for an unchanged TOAST value; processors.decode.DEFAULT_PLACEHOLDER (a test holds them equal:
+a sink imports no decoder)."""
 EARLIEST_US, LATEST_US = -2_208_988_800_000_000, 10_413_791_999_999_999
 """What DateTime64(6) holds: 1900-01-01 to the last microsecond of 2299 (ClickHouse docs), in µs since 1970. Anything
 outside, infinity included, is stored as the nearer end."""
@@ -45,13 +48,14 @@ def insert(table: str, columns: Mapping[str, str], read: Envelope, epoch: int) -
         "_transaction": "toUInt64(ifNull(`source.txId`, 0))" if "txId" in source else "0",
         "_before": _old_values({name: read.columns[name] for name in stored}),
     }
+    checked = _checked_op({name: read.columns[name] for name in stored})
     names = ", ".join(quote(name) for name in values)
     listed = ",\n       ".join(f"{expression} AS {quote('to ' + name)}" for name, expression in values.items())
     return "\n".join(
         (
             f"INSERT INTO {quote(table + '_history')} ({names})",
             f"SELECT {listed}",
-            f"FROM (SELECT *, if(op = 'd', before, after) AS row, {_kind(source)} AS kind, {_checked_op()} AS checked_op",
+            f"FROM (SELECT *, if(op = 'd', before, after) AS row, {_kind(source)} AS kind, {checked} AS checked_op",
             f"      FROM input({_literal(structure(read, source))}))",
             "FORMAT AvroConfluent\n",
         )
@@ -80,12 +84,20 @@ def value(source: str, name: str, field: Field, target: str) -> str:
     if inner == "Date32" and field.name in _DAYS:
         return f"addDays(toDate32('1970-01-01'), greatest(least({source}, {_LATEST_DAY}), {_EARLIEST_DAY}))"
     if inner == "UUID":
-        return f"toUUID({source})"
+        return _uuid(source, field)
     if field.decimal is not None and inner.startswith("Decimal("):
         return _decimal(source, name, field.decimal, inner + ")")
     if inner.startswith(("Int", "UInt")) and "Int" in field.type:
         return f"accurateCast({source}, {_literal(f'Nullable({inner})' if field.nullable or 'Nullable(' in target else inner)})"
     return source
+
+
+def _uuid(source: str, field: Field) -> str:
+    """toUUID makes NULL of a nullable text that is no UUID; a cast of one that is not nullable raises."""
+    if not field.nullable:
+        return f"CAST(assumeNotNull({source}), 'UUID')"
+    filled = f"ifNull({source}, '00000000-0000-0000-0000-000000000000')"
+    return f"if({source} IS NULL, NULL, CAST({filled}, 'UUID'))"
 
 
 def _time(source: str, field: Field) -> str:
@@ -138,14 +150,21 @@ def _text(source: str, field: Field) -> str:
 
 
 def _kind(source: list[str]) -> str:
-    snapshot = "OR ifNull(`source.snapshot`, 'false') != 'false'" if "snapshot" in source else ""
+    """Return the SQL of the change's kind; as processors.decode has it, the source block alone decides."""
+    snapshot = "ifNull(`source.snapshot`, 'false') != 'false'" if "snapshot" in source else "0"
     repair = "ifNull(`source.origin`, '') != ''" if "origin" in source else "0"
-    return f"multiIf(op = 'r' {snapshot}, 'snapshot', {repair}, 'repair', 'streamed')"
+    return f"multiIf({snapshot}, 'snapshot', {repair}, 'repair', 'streamed')"
 
 
-def _checked_op() -> str:
-    bad = "op NOT IN ('c', 'u', 'd', 'r') OR if(op = 'd', before, after) IS NULL"
-    return f"if(throwIf({bad}, 'an envelope without the row that its op needs') = 0, op, op)"
+def _checked_op(columns: Mapping[str, Field]) -> str:
+    """Return `op`, or an error for an envelope that would be stored wrong."""
+    no_row = "op NOT IN ('c', 'u', 'd', 'r') OR if(op = 'd', before, after) IS NULL"
+    texts = [name for name, field in columns.items() if field.type in ("String", "Nullable(String)")]
+    not_sent = " OR ".join(f"ifNull(row.{quote(name)} = {_literal(NOT_SENT)}, 0)" for name in texts) or "0"
+    return (
+        f"if(throwIf({no_row}, 'an envelope without the row that its op needs') = 0"
+        f" AND throwIf({not_sent}, 'a column was not sent: its table needs REPLICA IDENTITY FULL') = 0, op, op)"
+    )
 
 
 def _committed_at(source: list[str]) -> str:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 from clickhouse_connect.driver.httputil import get_pool_manager
+from urllib3.poolmanager import PoolManager
 
 from downriver.exits import BadInput
 from downriver.settings import Clickhouse
@@ -29,7 +31,7 @@ _NOT_THE_DATA = frozenset(
         # the server, its disk, its cluster, its way to the registry
         *(74, 75, 76, 86, 198, 225, 236, 242, 279, 285, 286, 289, 319, 335, 425, 499, 571, 598, 668, 999, 1000),
         # who we are and what is there: wrong for every record, and put right by a person
-        *(60, 81, 164, 192, 193, 194, 195, 291, 492, 497, 516),
+        *(57, 60, 81, 82, 164, 192, 193, 194, 195, 291, 492, 497, 516),
     }
 )
 """Codes of ClickHouse's ErrorCodes.cpp that say nothing about the records: the batch is written again later."""
@@ -78,30 +80,27 @@ class Store:
 
         Raises:
             SinkUnavailable: the server is away or can't now.
-            BadInput: it is too old, or a migration was changed.
+            BadInput: it is too old, or it refuses a migration, or a migration was changed.
         """
-        with self._told():
-            client = self._connect()
-            version = client.server_version or "0.0"
-            if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
-                client.close()
-                msg = f"{self.address}: version {version} can't be used; it must be {OLDEST[0]}.{OLDEST[1]} or newer"
-                raise BadInput(msg)
-            client.command(f"CREATE DATABASE IF NOT EXISTS `{self._settings.database}`")
-            client.database = self._settings.database
-            migrate(client, read())
-            self._client = client
+        self.close()
+        try:
+            with self._told():
+                client = self._client = self._connect()
+                version = client.server_version or "0.0"
+                if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
+                    msg = (
+                        f"{self.address}: version {version} can't be used; it must be {OLDEST[0]}.{OLDEST[1]} or newer"
+                    )
+                    raise BadInput(msg)
+                client.command(f"CREATE DATABASE IF NOT EXISTS `{self._settings.database}`")
+                client.database = self._settings.database
+                migrate(client, read())
+        except Refused as error:
+            msg = f"{self.address} refuses to be prepared: {error}"
+            raise BadInput(msg) from None
 
     def _connect(self) -> Client:
         settings = self._settings
-        tls: dict[str, Any] = {}
-        if settings.tls.enabled:
-            files = {
-                "ca_cert": settings.tls.ca_file,
-                "client_cert": settings.tls.cert_file,
-                "client_cert_key": settings.tls.key_file,
-            }
-            tls = {name: str(path) for name, path in files.items() if path}
         return clickhouse_connect.get_client(
             host=settings.host,
             port=settings.port,
@@ -112,9 +111,22 @@ class Store:
             send_receive_timeout=int(max(1, settings.timeout_s)),
             autogenerate_session_id=False,  # a session runs one query at a time
             client_name="downriver",
-            pool_mgr=get_pool_manager(maxsize=self._connections, num_pools=1, **({"verify": True} | tls)),
+            pool_mgr=self._pool(),
             show_clickhouse_errors="scrub",
         )
+
+    def _pool(self) -> PoolManager:
+        """Return a pool of its own: the client's default one is shared by the process, and smaller."""
+        files: dict[str, Path | None] = {
+            "ca_cert": self._settings.tls.ca_file,
+            "client_cert": self._settings.tls.cert_file,
+            "client_cert_key": self._settings.tls.key_file,
+        }
+        options: dict[str, Any] = {"maxsize": self._connections, "num_pools": 1, "verify": True}
+        if self._settings.tls.enabled:
+            options |= {name: str(path) for name, path in files.items() if path}
+        pool: PoolManager = get_pool_manager(**options)
+        return pool
 
     @property
     def client(self) -> Client:
@@ -154,6 +166,7 @@ class Store:
     def close(self) -> None:
         """Close the connections."""
         if self._client is not None:
+            self._client.close_connections()
             self._client.close()
             self._client = None
 
