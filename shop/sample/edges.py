@@ -6,6 +6,7 @@ every store holds exactly; `FAR_USERS` has times that only PostgreSQL holds, and
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
 from random import Random
 from typing import Any
@@ -27,7 +28,8 @@ JSON_EDGE = (
 
 def incompressible(length: int, seed: int) -> str:
     """Return text of `length` characters that neither pglz nor lz4 makes shorter, so that PostgreSQL must TOAST it."""
-    return Random(seed).randbytes((length + 1) // 2).hex(" ", 6)[:length]  # noqa: S311 - sample data
+    drawn = Random(seed).randbytes(length)  # noqa: S311 - sample data
+    return b64encode(drawn).decode()[:length]
 
 
 def users(seed: int) -> Sequence[Edge]:
