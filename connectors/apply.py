@@ -15,6 +15,7 @@ from pathlib import Path
 from connectors.connect import ConnectClient, Refused, Status
 from connectors.files import Connector, load
 from connectors.preflight import require
+from connectors.topics import ensure
 from downriver.exits import BadInput, DownriverError
 from downriver.settings import Settings
 
@@ -65,7 +66,7 @@ def apply(
     wait_s: float = 120.0,
     on_progress: Progress = lambda _: None,
 ) -> list[Result]:
-    """Create or update the connectors, then wait until every task runs and has stored a streamed position.
+    """Make the topics, create or update the connectors, then wait until every task runs and has stored a streamed position.
 
     A stored position without a snapshot marker is the moment from which a restart loses nothing (decision 4).
 
@@ -76,12 +77,14 @@ def apply(
         on_progress: hears each step in a sentence.
 
     Raises:
-        BadInput: mistakes in the files, a source that is not ready, a plugin that Connect lacks.
-        ServerAway: PostgreSQL or Connect is away (Connect: for longer than `wait_s`).
+        BadInput: mistakes in the files, a source that is not ready, topics of another shape, a plugin that Connect lacks.
+        ServerAway: PostgreSQL, Kafka or Connect is away (Connect: for longer than `wait_s`).
     """
     connectors = _loaded(files)
     require(settings, connectors)
     deadline = time.monotonic() + wait_s
+    if made := ensure(settings.kafka, connectors):
+        on_progress(f"{len(made)} topic(s) made")
     with ConnectClient(settings.connect, wait_s, on_progress) as client:
         _require_plugins(settings, client, connectors)
         results = []

@@ -25,7 +25,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 
 from connectors.apply import Action, apply, status
 from connectors.connect import ConnectClient
-from connectors.files import Connector, load, renamed
+from connectors.files import HEARTBEAT_TABLE, Connector, load, renamed
 from downriver.exits import BadInput, Exit
 from downriver.kafka import confluent_config
 from downriver.settings import Settings
@@ -70,13 +70,17 @@ class Capture:
     def read(self, lane: str, table: str, enough: Callable[[list[Seen]], bool]) -> list[Seen]:
         """Read the table's topic from its beginning until `enough` says so, each partition in order."""
         topic = f"{self.source}_{lane}.public.{table}"
-        consumer = Consumer(confluent_config(self.settings.kafka) | {"group.id": self.source, "fetch.wait.max.ms": 50})
+        consumer = Consumer(
+            confluent_config(self.settings.kafka)
+            | {
+                "group.id": self.source,
+                "enable.auto.commit": False,
+                "fetch.wait.max.ms": 50,
+            }
+        )
         seen: list[Seen] = []
         give_up_at = time.monotonic() + 60
         try:
-            while topic not in consumer.list_topics(timeout=10).topics:
-                assert time.monotonic() < give_up_at, f"no topic {topic}"
-                consumer.poll(0.2)
             partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
             consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
             while not enough(seen):
@@ -284,13 +288,20 @@ def test_restricted_columns_stay_at_the_source_and_deletes_leave_tombstones(capt
     assert users[0].value["after"]["email"] == "ada@example.org"
 
 
-def test_topics_are_compacted_with_eight_partitions(capture: Capture) -> None:
+def test_topics_of_another_shape_are_refused(capture: Capture) -> None:
+    connector = capture.lane("catalog")
+    wider = Connector(connector.name, {**connector.config, "topic.creation.default.partitions": "16"}, "memory")
+    with pytest.raises(BadInput, match=rf"{connector.prefix}\.public\.products: has 8 partition\(s\), needs 16"):
+        apply(capture.settings, [wider], WAIT_S)
+
+
+def test_every_topic_is_there_compacted_with_stated_partitions(capture: Capture) -> None:
+    """Also those of tables that nobody has written to yet."""
     admin = AdminClient(confluent_config(capture.settings.kafka))
     wanted = {
-        f"{capture.source}_catalog.public.products": 8,
-        f"{capture.source}_inventory.public.inventory": 8,
-        f"{capture.source}_catalog.public.downriver_heartbeat": 1,
-        f"__debezium-heartbeat.{capture.source}_catalog": 1,
+        **{f"{connector.prefix}.{table}": 8 for connector in capture.connectors for table in connector.tables},
+        **{f"{connector.prefix}.{HEARTBEAT_TABLE}": 1 for connector in capture.connectors},
+        **{f"__debezium-heartbeat.{connector.prefix}": 1 for connector in capture.connectors},
     }
     topics = admin.list_topics(timeout=10).topics
     assert {topic: len(topics[topic].partitions) for topic in wanted} == wanted
