@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
+import stamina
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 from downriver.exits import BadInput, DownriverError, ServerAway
@@ -47,18 +48,17 @@ async def ensure_topics(settings: Settings) -> None:
 def _ensure(settings: Settings) -> None:
     name = topic_name(settings)
     admin = AdminClient(confluent_config(settings.kafka) | {"log_level": 0})
-    resource = ConfigResource(ConfigResource.Type.TOPIC, name)
+    topic = NewTopic(name, 1, settings.kafka.replication_factor, config=TOPIC_CONFIG)
     try:
-        if name not in admin.list_topics(timeout=TIMEOUT_S).topics:
-            topic = NewTopic(name, 1, settings.kafka.replication_factor, config=TOPIC_CONFIG)
-            _create(admin, topic)
-        config = admin.describe_configs([resource], request_timeout=TIMEOUT_S)[resource].result(timeout=TIMEOUT_S * 2)
-        partitions = len(admin.list_topics(name, timeout=TIMEOUT_S).topics[name].partitions)
+        if name not in admin.list_topics(timeout=TIMEOUT_S).topics and _created(admin, topic):
+            return
+        for attempt in stamina.retry_context(on=_unheard_of, attempts=None, timeout=TIMEOUT_S):
+            with attempt:
+                policy, partitions = _described(admin, name)
     except KafkaException as error:
         msg = f"Kafka at {settings.kafka.bootstrap} did not answer for the topic {name}: {error.args[0].str()}"
         raise ServerAway(msg) from None
-    policy = config["cleanup.policy"].value
-    if policy != "compact" or partitions > 1:  # 0: just made, the broker we asked has not heard of it
+    if policy != "compact" or partitions != 1:
         msg = (
             f"the topic {name} has cleanup.policy={policy} and {partitions} partition(s); it needs compact and 1: "
             "delete it (the figures start anew) or set another group_prefix"
@@ -66,12 +66,29 @@ def _ensure(settings: Settings) -> None:
         raise BadInput(msg)
 
 
-def _create(admin: AdminClient, topic: NewTopic) -> None:
+def _created(admin: AdminClient, topic: NewTopic) -> bool:
+    """Create the topic; False if another worker was faster: what it made is then checked like any other."""
     try:
         admin.create_topics([topic], operation_timeout=TIMEOUT_S)[topic.topic].result(timeout=TIMEOUT_S * 2)
     except KafkaException as error:
-        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another worker was faster
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
             raise
+        return False
+    return True
+
+
+def _described(admin: AdminClient, name: str) -> tuple[str, int]:
+    """Return the topic's cleanup policy and number of partitions."""
+    described = admin.describe_topics(TopicCollection([name]), request_timeout=TIMEOUT_S)[name]
+    partitions = len(described.result(timeout=TIMEOUT_S * 2).partitions)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, name)
+    config = admin.describe_configs([resource], request_timeout=TIMEOUT_S)[resource].result(timeout=TIMEOUT_S * 2)
+    return str(config["cleanup.policy"].value), partitions
+
+
+def _unheard_of(error: Exception) -> bool:
+    """Whether the broker that was asked has not heard yet of a topic that was just made."""
+    return isinstance(error, KafkaException) and error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART
 
 
 class StateReader:
