@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 from redis import Redis
+from redis.asyncio import RedisCluster
 from structlog.testing import capture_logs
 
 from downriver.settings import Postgres, Settings
 from downriver.settings import Redis as RedisSettings
 from processors.change import Kind
 from processors.sinks.base import APPLIED, Outcome, SinkUnavailable
+from processors.sinks.cache import delayed
 from processors.sinks.cache import sink as sink_module
 from processors.sinks.cache.delayed import SecondDelete
 from processors.sinks.cache.keys import fill, lease_key, tag_key
 from processors.sinks.cache.primary import Primary, Snapshot
-from processors.sinks.cache.reader import Stored, encode_value
+from processors.sinks.cache.reader import Cache, Read, Stored, encode_value
 from processors.sinks.cache.route import Invalidate
 from processors.sinks.cache.sink import CacheSink
 from tests.support.valkey import free_port, valkey
@@ -48,6 +52,17 @@ def configured(port: int, **redis: Any) -> Settings:
 
 def invalidate(*keys: str, tags: tuple[str, ...] = (), transaction: int = 7, kind: Kind = Kind.STREAMED) -> Invalidate:
     return Invalidate(keys, tags, transaction, kind)
+
+
+@contextmanager
+def one_node_cluster(folder: Path) -> Iterator[int]:
+    with valkey(folder, "--cluster-enabled", "yes") as port, Redis(port=port) as redis:
+        redis.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        give_up_s = time.monotonic() + 20
+        while b"cluster_state:ok" not in redis.execute_command("CLUSTER", "INFO"):
+            assert time.monotonic() < give_up_s
+            time.sleep(0.02)
+        yield port
 
 
 @pytest.fixture(scope="module")
@@ -227,11 +242,7 @@ async def test_a_wrong_password_is_unavailable_and_the_right_one_works(tmp_path:
 
 
 async def test_a_cluster_deletes_across_all_slots(tmp_path: Path, opened: Any) -> None:
-    with valkey(tmp_path, "--cluster-enabled", "yes") as port, Redis(port=port) as redis:
-        redis.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-        async with asyncio.timeout(20):
-            while b"cluster_state:ok" not in redis.execute_command("CLUSTER", "INFO"):
-                await asyncio.sleep(0.02)
+    with one_node_cluster(tmp_path) as port, Redis(port=port) as redis:
         keys = [f"product:{number}" for number in range(300)]
         for name in [*keys, *map(lease_key, keys), tag_key("users:active")]:
             redis.set(name, b"v")
@@ -242,6 +253,21 @@ async def test_a_cluster_deletes_across_all_slots(tmp_path: Path, opened: Any) -
         redis.mset({"product:1": b"late"})
         await sink.close()
         assert redis.keys() == []
+
+
+async def test_the_reader_half_works_on_a_cluster(tmp_path: Path, opened: Any) -> None:
+    async def load(_: str) -> bytes:
+        return b"page"
+
+    with one_node_cluster(tmp_path) as port:
+        sink = await opened(CacheSink(configured(port, cluster=True), primary=Shown(ALL_SHOWN)))
+        async with RedisCluster(port=port, host="127.0.0.1") as client:
+            cache = Cache(client)
+            for _ in range(2):
+                assert await cache.get_or_load("users:active:page:1", load, 60, tags=["users:active", "all"]) == b"page"
+            await sink.write([invalidate(tags=("all",))])
+            assert await cache.get_or_load("users:active:page:1", load, 60, tags=["users:active", "all"]) == b"page"
+            assert cache.counts == {Read.STORED: 2, Read.HIT: 1}
 
 
 async def test_the_second_delete_spares_what_the_reader_half_stored(port: int, redis: Redis, opened: Any) -> None:
@@ -277,13 +303,15 @@ async def test_the_second_delete_comes_by_itself_and_early_when_too_much_is_held
     assert deleted[1:] == [{"e"}]
 
 
-async def test_a_second_delete_that_fails_is_dropped_and_told() -> None:
+async def test_closing_does_not_wait_for_a_silent_redis_once_for_every_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
     async def delete(_: Any) -> None:
         raise SinkUnavailable("Redis is away")
 
+    monkeypatch.setattr(delayed, "GATHER_S", 0)  # a bucket for each call
     second = SecondDelete(delete)
     second.add(["a"])
+    second.add(["b", "c"])
     with capture_logs() as logs:
         await second.close()
-    assert [(entry["event"], entry["keys"]) for entry in logs] == [("second_delete_skipped", 1)]
+    assert [(entry["event"], entry["keys"]) for entry in logs] == [("second_delete_skipped", 3)]
     assert len(second) == 0

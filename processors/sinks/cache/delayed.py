@@ -88,4 +88,9 @@ class SecondDelete:
                 await self._delete(keys)
             except SinkUnavailable as error:
                 # Not tried again: Redis away this long has most likely lost the values too, and the keys were deleted once.
-                log.warning("second_delete_skipped", keys=len(keys), error=str(error))
+                skipped = len(keys)
+                if all_of_them:  # closing: don't wait for the same silence once for every bucket
+                    skipped += self._held
+                    self._buckets.clear()
+                    self._held = 0
+                log.warning("second_delete_skipped", keys=skipped, error=str(error))

@@ -7,7 +7,7 @@ name: a brace would move the key to another hash slot than its lease, a colon wo
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -31,10 +31,10 @@ def encode(value: str | int | UUID) -> str:
     Raises:
         TypeError: any other type has more than one spelling (1.0 and 1.00), and a key must have one.
     """
-    if isinstance(value, bool) or not isinstance(value, str | int | UUID):
+    if isinstance(value, bool) or not isinstance(value, (str, int, UUID)):
         msg = f"a cache key can't hold {value!r} of type {type(value).__name__}: only text, integers and UUIDs"
         raise TypeError(msg)
-    text = value if isinstance(value, str) else str(value)
+    text = str(value)
     return quote(text, safe=_KEPT, errors="surrogatepass") if _UNSAFE.search(text) else text
 
 
@@ -61,16 +61,23 @@ class Template:
     literals: tuple[str, ...]
     columns: tuple[str, ...]
 
-    def fill(self, row: Mapping[str, Any]) -> str | None:
-        """Return the key for `row`; None if a column is absent (not sent) or NULL: such a row has no such key."""
+    def values(self, row: Mapping[str, Any]) -> list[Any] | None:
+        """Return the columns' values; None if one is absent (not sent) or NULL: such a row has no such key."""
+        values = [row.get(column) for column in self.columns]
+        return None if None in values else values
+
+    def join(self, values: Sequence[str | int | UUID]) -> str:
+        """Return the key that holds `values`, one for each column."""
         parts = [self.literals[0]]
-        for column, literal in zip(self.columns, self.literals[1:], strict=True):
-            value = row.get(column)
-            if value is None:
-                return None
+        for value, literal in zip(values, self.literals[1:], strict=True):
             parts.append(encode(value))
             parts.append(literal)
         return "".join(parts)
+
+    def fill(self, row: Mapping[str, Any]) -> str | None:
+        """Return the key for `row`; None if a column is absent or NULL."""
+        values = self.values(row)
+        return None if values is None else self.join(values)
 
     def match(self, key: str) -> dict[str, str] | None:
         """Return the columns' values as text, if `key` was filled from this template, else None."""

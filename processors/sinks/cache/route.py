@@ -61,7 +61,14 @@ class CacheRoute:
 
 def _filled(texts: tuple[str, ...], change: Change) -> tuple[str, ...]:
     """Fill every template from every row of the change, each result once."""
-    templates: list[Template] = [template(text) for text in texts]
     rows = [row for row in (change.before, change.after, change.key) if row is not None]
-    filled = (each.fill(row) for each in templates for row in rows)
-    return tuple(dict.fromkeys(key for key in filled if key is not None))
+    filled: dict[str, None] = {}
+    for text in texts:
+        each: Template = template(text)
+        done = None
+        for row in rows:
+            values = each.values(row)
+            if values is not None and values != done:  # most changes leave the columns of their keys alone
+                filled[each.join(values)] = None
+                done = values
+    return tuple(filled)
