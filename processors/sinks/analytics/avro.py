@@ -22,6 +22,10 @@ _PRIMITIVES = {
 }
 
 
+Names = dict[str, Mapping[str, Any]]
+"""The named types seen so far: Avro spells a type out once and then refers to it."""
+
+
 class UnreadableSchema(Exception):
     """The schema holds something that has no ClickHouse type, or is not an envelope; the message names the field."""
 
@@ -57,7 +61,7 @@ def envelope(schema: Mapping[str, Any]) -> Envelope:
     Raises:
         UnreadableSchema: no envelope, or a type that ClickHouse can't read.
     """
-    names: dict[str, Mapping[str, Any]] = {}
+    names: Names = {}
     parts: dict[str, Mapping[str, Field]] = {}
     for field in schema.get("fields", ()):
         record = _record(field["type"], names, str(schema.get("namespace", "")))
@@ -76,23 +80,28 @@ def quote(name: str) -> str:
     return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
 
 
-def _record(type_: Any, names: dict[str, Mapping[str, Any]], namespace: str) -> Mapping[str, Any] | None:
-    """Return the record in a type or in its union, and remember it by its names; None if there is none."""
+def _record(type_: Any, names: Names, namespace: str) -> Mapping[str, Any] | None:
+    """Return the record in a type or in its union, and remember it; None if there is none."""
     for branch in type_ if isinstance(type_, list) else [type_]:
         if isinstance(branch, Mapping) and branch.get("type") == "record":
-            space = str(branch.get("namespace", namespace))
-            names[str(branch["name"])] = names[f"{space}.{branch['name']}"] = branch
+            _remember(branch, names, namespace)
             return branch
         if isinstance(branch, str) and branch in names:
             return names[branch]
     return None
 
 
-def _fields(record: Mapping[str, Any], names: Mapping[str, Mapping[str, Any]]) -> dict[str, Field]:
+def _remember(type_: Mapping[str, Any], names: Names, namespace: str) -> None:
+    """Know a type by its name, and by its full name."""
+    space = type_.get("namespace", namespace)
+    names[str(type_["name"])] = names[f"{space}.{type_['name']}"] = type_
+
+
+def _fields(record: Mapping[str, Any], names: Names) -> dict[str, Field]:
     return {str(field["name"]): _field(str(field["name"]), field["type"], names) for field in record["fields"]}
 
 
-def _field(path: str, type_: Any, names: Mapping[str, Mapping[str, Any]]) -> Field:
+def _field(path: str, type_: Any, names: Names) -> Field:
     if isinstance(type_, list):
         branches = [branch for branch in type_ if branch != "null"]
         if len(branches) != 1:
@@ -112,8 +121,10 @@ def _field(path: str, type_: Any, names: Mapping[str, Mapping[str, Any]]) -> Fie
     return _complex(path, type_, names)
 
 
-def _complex(path: str, type_: Mapping[str, Any], names: Mapping[str, Mapping[str, Any]]) -> Field:
+def _complex(path: str, type_: Mapping[str, Any], names: Names) -> Field:
     kind, name = type_.get("type"), str(type_.get("connect.name", ""))
+    if "name" in type_:
+        _remember(type_, names, "")
     if type_.get("logicalType") == "decimal":
         precision, scale = int(type_["precision"]), int(type_.get("scale", 0))
         return Field(f"Decimal({precision}, {scale})", name, decimal=(precision, scale))
