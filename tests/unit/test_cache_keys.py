@@ -52,6 +52,7 @@ def test_ordinary_values_stay_readable() -> None:
 def test_a_uuid_and_its_text_make_the_same_key() -> None:
     text = "0190a8b2-7c1d-7e2f-8a3b-4c5d6e7f8091"
     assert fill("product:{product_id}", product_id=UUID(text)) == fill("product:{product_id}", product_id=text)
+    assert fill("product:{product_id}", product_id=UUID(text.upper())) == f"product:{text}"
 
 
 @pytest.mark.parametrize("value", [1.0, True, b"x", None, ["a"]])

@@ -118,6 +118,9 @@ def template(text: str) -> Template:
 def fill(text: str, **values: str | int | UUID) -> str:
     """Return the key that readers use: `fill("user:email:{email}", email=address)`.
 
+    The worker fills it from the row, so values must be spelled as the database spells them. Give a UUID as UUID and a
+    number as int: an upper-case UUID that somebody typed would find the row, but make a key that nothing invalidates.
+
     Raises:
         ValueError: the template is wrong, or `values` lacks one of its columns.
     """
