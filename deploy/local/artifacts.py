@@ -217,7 +217,10 @@ def _extract(archive: Path, folder: Path) -> None:
                     path.chmod(mode)  # zipfile forgets it, and bin/ must stay executable
         return
     with tarfile.open(archive) as packed_tar:
-        packed_tar.extractall(folder, filter="data")
+        if hasattr(tarfile, "data_filter"):
+            packed_tar.extractall(folder, filter="data")
+        else:  # Python before 3.11.4, such as Debian 12's, has no filters; the content is pinned by its hash
+            packed_tar.extractall(folder)  # noqa: S202
 
 
 def make_readable(folder: Path) -> None:

@@ -76,7 +76,7 @@ class Shown:
                 return
             self._rows[server] = text
         if not self._live:
-            self._console.print(f"{time.monotonic() - self._begun:6.1f} s  {server:<14} {escape(text)}")
+            self._console.print(f"{time.monotonic() - self._begun:6.1f} s  {server:<14} {escape(text)}", soft_wrap=True)
 
     def received(self, server: str, size: int) -> None:
         """Add to what the server downloaded; a line for every 50 MiB where nothing is live."""
@@ -89,7 +89,7 @@ class Shown:
     def failed(self, server: str, reason: str) -> None:
         """Show the reason at once, above the table."""
         self.state(server, "failed")
-        self._console.print(f"[red]{server}:[/] {escape(reason)}")
+        self._console.print(f"[red]{server}:[/] {escape(reason)}", soft_wrap=True)
 
     def _table(self) -> Table:
         shown = Table(box=None, show_header=False, pad_edge=False)

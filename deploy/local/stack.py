@@ -112,8 +112,9 @@ class Stack:
                 start.undo()
                 raise
         if failures:
+            reasons = failures if progress is None else {name: text.splitlines()[0] for name, text in failures.items()}
             raise DownriverError(
-                "\n".join(f"{name}: {reason}" for name, reason in failures.items())
+                "\n".join(f"{name}: {reason}" for name, reason in reasons.items())
                 + "\nThe other servers run. `downriver stack up` tries again, `downriver stack down` stops them."
             )
         return self.status()
@@ -175,15 +176,14 @@ class Stack:
     def _check(self, servers: list[Server]) -> None:
         """Refuse to start what can't work, before anything starts."""
         missing = [server for server in servers if processes.main_process(self.home, server.name) is None]
-        moved = [
-            f"{server.name} runs on port {port}, the settings say {self._ports[name]}"
-            for server in servers
-            if server not in missing
-            for name, port in processes.noted_ports(self.home, server.name).items()
-            if port != self._ports[name]
-        ]
-        if moved:
-            raise BadInput("; ".join(moved) + ". First `downriver stack down`.")
+        for server in servers:
+            bases = {port - PORT_OFFSETS[name] for name, port in processes.noted_ports(self.home, server.name).items()}
+            if server not in missing and bases != {self._settings.port_base}:
+                msg = (
+                    f"{server.name} runs already, with the port base {min(bases)}; the settings say "
+                    f"{self._settings.port_base}. First `downriver stack down`."
+                )
+                raise BadInput(msg)
         for server in missing:  # what a hard kill left of a server whose main process is gone
             processes.stop(self.home, server.name, server.grace_s)
         problems = []
