@@ -85,7 +85,7 @@ async def _watch(settings: Settings, interval_s: float, output: Format) -> Statu
                 if output is Format.JSON:
                     print_json(shown.as_json())
                 else:
-                    live.update(_page(shown), refresh=True)
+                    live.update(page(shown), refresh=True)
                 await asyncio.sleep(interval_s)
         finally:
             live.stop()
@@ -95,12 +95,13 @@ def _print(shown: Status, output: Format) -> None:
     if output is Format.JSON:
         print_json(shown.as_json())
         return
-    stdout.print(_page(shown))
+    stdout.print(page(shown))
     for problem in shown.problems:
         say(problem)
 
 
-def _page(shown: Status) -> Group:
+def page(shown: Status) -> Group:
+    """Return the tables for people."""
     return Group(_rules_table(shown), Text(), _capture_table(shown), Text(), _dead_letters(shown))
 
 

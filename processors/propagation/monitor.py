@@ -130,12 +130,14 @@ class Monitor:
             await self._close()
         except RegistryAway as error:
             problems.append(str(error))
-        finally:
-            try:
-                captured = await slots_of
-            except ServerAway as error:
-                captured = {}
-                problems.append(str(error))
+        except BaseException:
+            slots_of.cancel()  # Ctrl-C must not wait for a source that is away
+            raise
+        try:
+            captured = await slots_of
+        except ServerAway as error:
+            captured = {}
+            problems.append(str(error))
         now_s = time.time()
         capture = {
             lane: replace(captured.get(lane, LaneCapture()), age_s=age_s(beats[lane], connector, now_s))

@@ -39,10 +39,15 @@ class _Scan:
     next: int = 0
     found: dict[str, tuple[int, int]] = field(default_factory=dict)
 
-    def follow(self, visible: int) -> None:
-        """Move to a new visible offset: what it has passed is seen, and what that one had hidden must be searched for."""
+    def follow(self, visible: int, end: int) -> None:
+        """Move to a new visible offset: what it has passed is seen, and what that one had hidden must be searched for.
+
+        Going back, or an end before what was searched (a topic made anew), starts the search anew.
+        """
+        if visible < self.visible or end < self.next:
+            self.found, self.next = {}, visible
         kept = {rule: hit for rule, hit in self.found.items() if hit[0] >= visible}
-        if visible < self.visible or len(kept) < len(self.found):
+        if len(kept) < len(self.found):
             self.next = visible
         self.visible = visible
         self.next = max(self.next, visible)
@@ -142,7 +147,7 @@ class Lookout:
         starts: dict[Where, int] = {}
         for where, end in ends.items():
             scan = self._scans.setdefault(where, _Scan())
-            scan.follow(visible[where])
+            scan.follow(visible[where], end)
             if scan.next < end and not self._enough(where):
                 starts[where] = scan.next
         for where, stand in (await read_on(self._consumer, starts, ends, self._take, until)).items():
