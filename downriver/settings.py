@@ -306,7 +306,7 @@ def explain(error: ValidationError) -> str:
 
 def _refuse_unknown_variables() -> None:
     """Refuse DOWNRIVER_ variables that name no setting: pydantic ignores them, and a typing mistake would go unseen."""
-    known = {PREFIX + "CONFIG"}
+    known = {PREFIX + "CONFIG", PREFIX + "TEST_REUSE"}  # the second is read by tests/support
 
     def walk(model: type[BaseModel], prefix: str) -> None:
         for name, field in model.model_fields.items():

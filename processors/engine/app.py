@@ -6,6 +6,7 @@ against the installed version.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import gettempdir
@@ -29,12 +30,23 @@ TRANSPORTS.aliases[SCHEME] = "processors.engine.transport:Transport"
 class App(faust.App):  # type: ignore[misc]  # faust ships no types
     """A Faust app that knows its delivery; the transport asks it there."""
 
+    logger = logging.getLogger("faust.app")
     worker: StreamWorker
 
     @property
     def delivery(self) -> Any:
         """What the transport feeds."""
         return self.worker.deliverer
+
+    async def on_start(self) -> None:
+        """Check and open what the worker needs, then start consuming."""
+        await self.worker.start()
+        await super().on_start()
+
+    async def on_shutdown(self) -> None:
+        """Close what the worker opened; the consumer has drained the delivery and committed before."""
+        await super().on_shutdown()
+        await self.worker.stop()
 
 
 def build(kind: str, settings: Settings, lanes: Sequence[Lane] = tuple(Lane)) -> App:
@@ -85,7 +97,10 @@ def build(kind: str, settings: Settings, lanes: Sequence[Lane] = tuple(Lane)) ->
         async for event in stream.noack().events():
             worker.deliverer.submit(event.message.value)
 
-    worker.attach(app)
+    @app.timer(interval=1.0)
+    async def measure() -> None:
+        worker.measure(app.consumer)
+
     return app
 
 

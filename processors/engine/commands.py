@@ -71,3 +71,6 @@ def configure_logging(form: str) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     for noisy in ("faust", "mode", "aiokafka", "elastic_transport", "httpx2", "httpcore2", "urllib3", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # a topic that its connector has not made yet is said once, at the start; these would say it every few seconds
+    for repeating in ("aiokafka.cluster", "faust.assignor", "faust.assignor.partition_assignor"):
+        logging.getLogger(repeating).setLevel(logging.CRITICAL)

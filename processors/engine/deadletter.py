@@ -15,15 +15,15 @@ SUFFIX = ".dlq"
 MAX_REASON = 2_000
 
 
-class Producer(Protocol):
-    """What is needed of aiokafka's producer (acks=all)."""
+class Send(Protocol):
+    """Sends one record; returns a future that is done when all in-sync replicas have it (aiokafka's, acks=all)."""
 
-    async def send(
+    async def __call__(
         self,
         topic: str,
+        *,
         value: bytes | None,
         key: bytes | None,
-        partition: int | None,
         timestamp_ms: int | None,
         headers: Sequence[tuple[str, bytes]],
     ) -> asyncio.Future[Any]: ...
@@ -32,8 +32,8 @@ class Producer(Protocol):
 class DeadLetters:
     """Writes dead letters and waits until the broker has them."""
 
-    def __init__(self, producer: Producer, sink: str) -> None:
-        self._producer = producer
+    def __init__(self, send: Send, sink: str) -> None:
+        self._send = send
         self._sink = sink
 
     async def write(self, refused: Sequence[Refused], attempt: int) -> None:
@@ -46,11 +46,10 @@ class DeadLetters:
             aiokafka.errors.KafkaError: not acknowledged; write all of them again.
         """
         sent = [
-            await self._producer.send(
+            await self._send(
                 item.record.topic + SUFFIX,
                 value=item.record.value,
                 key=item.record.key,
-                partition=None,
                 timestamp_ms=item.record.timestamp,
                 headers=[*item.record.headers, *self.headers(item.record, item.reason, attempt)],
             )

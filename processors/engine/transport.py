@@ -50,6 +50,8 @@ class Delivery(Protocol):
 class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # faust ships no types
     """The thread that owns the aiokafka client. A commit that fails is tried again, not a reason to crash."""
 
+    logger = driver.logger
+
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         consumer = self._ensure_consumer()
         mine = consumer.assignment()
@@ -71,6 +73,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # fa
 
 class Consumer(driver.Consumer):  # type: ignore[misc]
     """One message per record batch; commits the longest delivered prefix."""
+
+    logger = driver.logger
 
     @property
     def delivery(self) -> Delivery:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
-from mode import Service
 from prometheus_client import CollectorRegistry
 
 from downriver.exits import BadInput, Exit
@@ -41,9 +41,7 @@ PACES: dict[str, Pace] = {
 
 
 class StreamWorker:
-    """The worker of one kind of sink. `deliverer` exists from the app's start on, not before."""
-
-    deliverer: Deliverer
+    """The worker of one kind of sink: builds its parts, connects to nothing before `start`."""
 
     def __init__(self, kind: str, settings: Settings, lanes: Sequence[Lane]) -> None:
         self.kind = kind
@@ -76,31 +74,31 @@ class StreamWorker:
         )
         self.web = Web(application(self.prometheus, self.health), worker.host, worker.port)
         self._producer: AIOKafkaProducer | None = None
-        self._app: Any = None
         self._lag = 0
+        recorder = Recorder(
+            self.sink.name, self.rules, settings=settings, publish=self._publish, registry=self.prometheus
+        )
+        pace = PACES.get(self.kind, Pace(worker.max_batch, worker.writes_in_flight))
+        decoder = Decoder(
+            settings.source, settings.epoch, list(self.tables.values()), self.registry, worker.max_record_bytes
+        )
+        self.deliverer = Deliverer(
+            sink=self.sink,
+            plans=self.plans,
+            rank=self.rank,
+            decoder=decoder,
+            recorder=recorder,
+            dead_letters=DeadLetters(self._send, self.sink.name),
+            metrics=self.metrics,
+            waits=self.waits,
+            pace=pace,
+            max_bytes=worker.max_buffered_bytes,
+            ended=self._ended,
+        )
 
     def rank(self, topic: str) -> int:
         """Return the priority of the topic's lane, 0 first."""
         return list(Lane).index(self.tables[topic].lane)
-
-    def attach(self, app: Any) -> None:
-        """Start and stop with the Faust app."""
-        self._app = app
-        worker = self
-
-        class Delivery(Service):  # type: ignore[misc]  # mode ships no types
-            async def on_start(self) -> None:
-                await worker.start()
-
-            async def on_stop(self) -> None:
-                await worker.stop()
-
-            @Service.task
-            async def _measure(self) -> None:
-                async for _ in self.itertimer(1.0):
-                    worker.measure()
-
-        app.service(Delivery)
 
     async def start(self) -> None:
         """Open what the worker needs. Called by the app before it consumes."""
@@ -110,26 +108,6 @@ class StreamWorker:
             **aiokafka_config(settings.kafka), acks="all", enable_idempotence=True, compression_type="lz4", linger_ms=5
         )
         await self._producer.start()
-        recorder = Recorder(
-            self.sink.name, self.rules, settings=settings, publish=self._publish, registry=self.prometheus
-        )
-        pace = PACES.get(self.kind, Pace(settings.worker.max_batch, settings.worker.writes_in_flight))
-        decoder = Decoder(
-            settings.source, settings.epoch, list(self.tables.values()), self.registry, settings.worker.max_record_bytes
-        )
-        self.deliverer = Deliverer(
-            sink=self.sink,
-            plans=self.plans,
-            rank=self.rank,
-            decoder=decoder,
-            recorder=recorder,
-            dead_letters=DeadLetters(self._producer, self.sink.name),
-            metrics=self.metrics,
-            waits=self.waits,
-            pace=pace,
-            max_bytes=settings.worker.max_buffered_bytes,
-            ended=self._ended,
-        )
         self.deliverer.start()
         self.watchdog.start()
         self.web.start()
@@ -145,17 +123,19 @@ class StreamWorker:
         self.web.stop()
         log.info("worker_down", sink=self.sink.name)
 
+    async def _send(self, topic: str, **record: Any) -> asyncio.Future[Any]:
+        assert self._producer is not None  # noqa: S101  # nothing is sent before the start
+        return cast("asyncio.Future[Any]", await self._producer.send(topic, **record))
+
     async def _publish(self, key: bytes, value: bytes) -> None:
-        assert self._producer is not None  # noqa: S101  # publishing comes after the start
-        await self._producer.send_and_wait(topic_name(self.settings), value, key)
+        await (await self._send(topic_name(self.settings), key=key, value=value))
 
     def _ended(self, error: BaseException) -> None:
         code = Exit.SERVER_AWAY if isinstance(error, WaitedTooLong) else getattr(error, "exit_code", Exit.FAILED)
         self.watchdog.end(code, f"{error}" or type(error).__name__)
 
-    def measure(self) -> None:
-        """Set the gauges: lag of every assigned partition, waits."""
-        consumer = self._app.consumer
+    def measure(self, consumer: Any) -> None:
+        """Set the gauges: lag of every assigned partition, waits. Called every second by the app."""
         total = 0
         for partition in self.deliverer.partitions:
             try:
@@ -173,14 +153,13 @@ class StreamWorker:
 
     def health(self) -> Mapping[str, Any]:
         """Return what /health shows; called in the web server's thread."""
-        started = hasattr(self, "deliverer")
         waiting = {who: round(seconds, 1) for who, seconds in self.waits.current().items()}
         return {
-            "ready": started and not waiting,
+            "ready": self._producer is not None and not waiting,
             "sink": self.sink.name,
             "group": self.group,
             "lanes": list(self.lanes),
-            "partitions": len(self.deliverer.partitions) if started else 0,
+            "partitions": len(self.deliverer.partitions),
             "lag": self._lag,
             "waiting_s": waiting,
         }

@@ -101,9 +101,9 @@ class FakeProducer:
     async def send(
         self,
         topic: str,
+        *,
         value: bytes | None,
         key: bytes | None,
-        partition: int | None,
         timestamp_ms: int | None,
         headers: Sequence[tuple[str, bytes]],
     ) -> asyncio.Future[Any]:
@@ -133,7 +133,7 @@ class House:
             rank={P.topic: 0, Q.topic: 1}.__getitem__,
             decoder=self.decoder,
             recorder=self.recorder,
-            dead_letters=DeadLetters(self.producer, "memory"),
+            dead_letters=DeadLetters(self.producer.send, "memory"),
             metrics=Metrics(CollectorRegistry(), "memory"),
             waits=waits or Waits(0.001, 0.01),
             pace=pace or Pace(100, 2),
