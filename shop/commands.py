@@ -14,7 +14,7 @@ from downriver.exits import BadInput
 from downriver.output import Format, OutputOption, print_json, report, say, stderr
 from downriver.settings import Settings, load
 from shop import migrate as migration
-from shop.names import TABLES
+from shop.names import TABLES, CaptureNames
 from shop.sample.fill import SIZES
 from shop.sample.fill import fill as fill_shop
 from shop.sample.rows import Plan
@@ -58,7 +58,8 @@ def migrate(
     """Create the database if it is missing and bring its schema, publications and capture role to a revision."""
     settings = load()
     password = capture_password(settings)
-    revision = migration.migrate(settings, password, to, down=down)
+    names = CaptureNames(role=settings.postgres.capture_user)
+    revision = migration.migrate(settings, password, to, down=down, names=names)
     if not password.get_secret_value() and not down:
         role = settings.postgres.capture_user
         say(f"Role {role} keeps its password, if it has one: DOWNRIVER_POSTGRES__CAPTURE_PASSWORD sets it.")
