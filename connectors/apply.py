@@ -90,6 +90,8 @@ def apply(
         results = []
         for connector in connectors:
             result = _put(client, connector)
+            if result.ok and result.action is not Action.UNCHANGED:
+                result = replace(result, lsn=_streamed(client, connector))
             on_progress(f"{connector.name}: {result.action}")
             results.append(result)
         return _wait(client, connectors, results, deadline, on_progress) if wait_s else results
@@ -138,9 +140,11 @@ def _put(client: ConnectClient, connector: Connector) -> Result:
         if present is not None:
             client.stop(connector.name)
             _until_stopped(client, connector)
-        client.put(connector.name, connector.config)
-        if present is not None:
-            client.resume(connector.name)
+        try:
+            client.put(connector.name, connector.config)
+        finally:
+            if present is not None:
+                client.resume(connector.name)
     except Refused as error:
         return Result(connector.name, Action.REFUSED, "-", error=str(error))
     return Result(connector.name, Action.CREATED if present is None else Action.UPDATED, "STARTING")
@@ -175,16 +179,21 @@ def _wait(
     deadline: float,
     on_progress: Progress,
 ) -> list[Result]:
-    """Follow all connectors until each runs with a streamed position, failed, or the deadline is over."""
+    """Follow all connectors until each runs with a streamed position, failed, or the deadline is over.
+
+    Of a connector that was started here the position must have moved past the one of `results`: the task reports RUNNING
+    before it streams, and may still fail. The heartbeat moves it every second.
+    """
     final = list(results)
     open_ = {index for index, result in enumerate(results) if result.ok}
     while open_:
         for index in sorted(open_):
             before = final[index]
             now = _seen(client, connectors[index], before.action)
-            flows = now.state == "RUNNING" and now.lsn is not None
+            started_at = results[index].lsn or 0
+            flows = now.state == "RUNNING" and now.lsn is not None and now.lsn > started_at
             if now.ok and not flows and time.monotonic() >= deadline:
-                position = "no streamed position is stored" if now.lsn is None else "its position is stored"
+                position = "no streamed position is stored" if now.lsn is None else f"its position stays at {now.lsn}"
                 now = replace(now, error=f"time is over: it is {now.state}, {position}")
             if flows or now.error:
                 open_.discard(index)
