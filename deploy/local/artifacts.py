@@ -103,10 +103,6 @@ class Depot:
         self._locks: dict[Artifact, threading.Lock] = {}
         self._guard = threading.Lock()
 
-    def close(self) -> None:
-        """Drop downloads that have not begun."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
     def fetch(self, artifacts: tuple[Artifact, ...], received: Received) -> list[Path]:
         """Return the checked local file of each artifact, in order; downloads what is missing, in parallel.
 

@@ -16,10 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.local.artifacts import copy_whole
-from downriver.exits import DownriverError
+from downriver.exits import BadInput, DownriverError
 
 SYSTEM_FOLDER = Path("/var/lib/downriver")
 """For root only: every user can enter it, and no other package uses the name."""
+
+UNUSABLE = ":,\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +72,25 @@ class Home:
 
     @classmethod
     def at(cls, folder: Path, artifacts: Path | None = None) -> Home:
-        """Make the folder if need be, and find out where `identity` can live."""
-        folder = folder.absolute()
+        """Make the folder if need be, and find out where `identity` can live.
+
+        Raises:
+            BadInput: the folder can't be made, or its name can't be used.
+        """
+        folder = folder.resolve()
+        if unusable := sorted(set(str(folder)) & set(UNUSABLE)):
+            msg = (
+                f"stack.folder {folder} holds {' '.join(unusable)}, which separates paths in the servers' settings: "
+                "choose another (DOWNRIVER_STACK__FOLDER)."
+            )
+            raise BadInput(msg)
         identity = unprivileged()
-        for name in ("", "data", "logs", "run"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
+        try:
+            for name in ("", "data", "logs", "run"):
+                (folder / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            msg = f"stack.folder {folder} can't be made: {error.strerror}. Choose another (DOWNRIVER_STACK__FOLDER)."
+            raise BadInput(msg) from None
         open_folder, notes = folder, []
         if identity is not None:
             for name in ("", "data"):
@@ -134,6 +150,7 @@ class Home:
     def remove_data(self) -> None:
         """Delete everything the servers wrote; unpacked artifacts stay, they can be used again."""
         for path in (self.folder / name for name in ("data", "logs", "run", "secrets")):
-            shutil.rmtree(path, ignore_errors=False) if path.exists() else None
+            if path.exists():
+                shutil.rmtree(path)
         if self.open_folder != self.folder and self.open_folder.exists():
             shutil.rmtree(self.open_folder)

@@ -47,8 +47,11 @@ class Record(TypedDict):
     log: str
 
 
-class Cancelled(Exception):
-    """The start was interrupted: raised in the threads that prepare and wait."""
+class Cancelled(BaseException):
+    """The start was interrupted: raised in the threads that prepare and wait.
+
+    No Exception, so that no library in between (a download, for one) takes it for a failure of its own.
+    """
 
 
 def capture_of(settings: Settings) -> Capture:
