@@ -254,3 +254,11 @@ async def test_what_is_not_there_has_no_page(connection: psycopg.AsyncConnection
     assert await load(key_of("inventory:{product_id}", product_id=nobody), connection) is None
     assert await load(key_of("user:email:{email}", email="nobody@example.com"), connection) is None
     assert await load(key_of("user:{id}:orders", id=nobody), connection) == b"[]"
+
+
+def test_the_size_of_a_batch_makes_no_difference(empty: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shop.sample.fill.BATCH", 7)
+    fill(empty, Plan(20, 3))
+    expected = sorted((row[1], row[2]) for row in Sample(Plan(20, 3)).rows("products"))
+    assert sorted(rows(empty, "SELECT sku, name FROM products")) == expected
+    assert rows(empty, "SELECT count(*) FROM reviews") == [(60,)]
