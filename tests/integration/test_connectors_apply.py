@@ -168,7 +168,7 @@ def remove(settings: Settings, connector: Connector) -> None:
 def forget(settings: Settings, source: str) -> None:
     """Take the topics, the schemas and the database of a source away."""
     admin = AdminClient(confluent_config(settings.kafka))
-    prefixes = (f"{source}_", f"__debezium-heartbeat.{source}_")
+    prefixes = (source, f"__debezium-heartbeat.{source}")  # also those of the connector that is broken on purpose
     if topics := [topic for topic in admin.list_topics(timeout=10).topics if topic.startswith(prefixes)]:
         for done in admin.delete_topics(topics).values():
             done.result(30)
