@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import ipaddress
+import logging
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, TextIO
 
 import typer
+import uvicorn
 
 from downriver.exits import BadInput, DownriverError
 from downriver.output import say
@@ -102,29 +104,41 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _serve(path: Path, listener: socket.socket) -> None:
-    import uvicorn
+class Server(uvicorn.Server):
+    """Uvicorn, silent about answers that its end cuts off: who reads them loses the server anyway."""
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, let what runs end, cut off what takes too long."""
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        await super().shutdown(sockets)
+
+
+def _serve(path: Path, listener: socket.socket) -> None:
     from deploy.local.clickhouse.engine import Engine
     from deploy.local.clickhouse.http import application
 
     engine = Engine(path)
-    # uvicorn stops at these signals and then raises them again: by then there is nothing left to do
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
     config = uvicorn.Config(
         application(engine),
         log_level="warning",
         access_log=False,
         timeout_keep_alive=3600,  # a pooled connection that the server closes loses the insert that is just being sent
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=3,
         h11_max_incomplete_event_size=2**20,  # statements may come in the URL
     )
+    server = Server(config)
+
+    def stop(_number: int, _frame: object) -> None:
+        """Uvicorn has handlers of its own while it runs; this one is for before, and for when it raises the signal again."""
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
     host, port = listener.getsockname()[:2]
     sys.stdout.write(f"ClickHouse {engine.version} (chdb) at http://{host}:{port}, data in {path}\n")
     sys.stdout.flush()
     try:
-        uvicorn.Server(config).run(sockets=[listener])
+        server.run(sockets=[listener])
     finally:
         engine.close()
 

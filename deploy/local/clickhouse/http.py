@@ -73,7 +73,9 @@ def _answer(engine: Engine, request: HttpRequest, body: bytes) -> Response:
         return _run(engine, request, form, headers | {"X-ClickHouse-Timezone": engine.timezone})
     except EngineError as error:
         headers["X-ClickHouse-Exception-Code"] = str(error.code)
-        return PlainTextResponse(f"{error} (version {engine.version})\n", error.status, headers)
+        # a streamed insert's error already names the version
+        version = "" if "(version " in str(error) else f" (version {engine.version})"
+        return PlainTextResponse(f"{error}{version}\n", error.status, headers)
 
 
 def _run(engine: Engine, http: HttpRequest, form: Form, headers: dict[str, str]) -> Response:
