@@ -23,7 +23,7 @@ from downriver.settings import Settings
 from processors.propagation.capture import connectors_by_lane
 from processors.propagation.monitor import feeding
 from processors.propagation.state import State, StateKey
-from processors.propagation.topic import StateReader, decoded, disbelieve_lost_topics, end_offsets
+from processors.propagation.topic import StateReader, away, decoded, disbelieve_lost_topics, end_offsets
 from processors.propagation.unseen import Where, read_on, scanning_consumer
 from processors.tables.base import PARTITIONS, Lane
 
@@ -116,8 +116,7 @@ async def arrived(
             finally:
                 await consumer.stop()
     except KafkaError as error:
-        msg = f"Kafka at {settings.kafka.bootstrap} is away: {str(error) or type(error).__name__}"
-        raise ServerAway(msg) from None
+        raise ServerAway(away(settings, error)) from None
     dead = {sink: after[sink] - before[sink] for sink in sinks if after[sink] > before[sink]}
     return Arrival(lsn, time.monotonic() - started, tuple(missing), dead)
 

@@ -49,8 +49,9 @@ def heartbeat_tables() -> list[Table]:
 
 def connectors_by_lane(settings: Settings, connectors: Sequence[Connector]) -> dict[Lane, Connector]:
     """Return each lane's connector: the one whose topics carry the lane's name."""
-    prefixes = {f"{settings.source}_{lane}": lane for lane in Lane}
-    return {prefixes[connector.prefix]: connector for connector in connectors if connector.prefix in prefixes}
+    by_prefix = {connector.prefix: connector for connector in connectors}
+    prefixes = {lane: f"{settings.source}_{lane}" for lane in Lane}
+    return {lane: by_prefix[prefix] for lane, prefix in prefixes.items() if prefix in by_prefix}
 
 
 async def newest_beats(

@@ -7,13 +7,13 @@ import logging
 from typing import Annotated
 
 import typer
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table as Grid
 from rich.text import Text
 
 from downriver.exits import Exit
-from downriver.output import Format, OutputOption, print_json, report, say, stdout, table
+from downriver.output import Format, OutputOption, print_json, report, stdout, table
 from downriver.settings import Settings, load
 from processors.propagation.monitor import Monitor, feeding, snapshot
 from processors.propagation.rules import load_rules
@@ -96,17 +96,22 @@ def _print(shown: Status, output: Format) -> None:
         print_json(shown.as_json())
         return
     stdout.print(page(shown))
-    for problem in shown.problems:
-        say(problem)
 
 
 def page(shown: Status) -> Group:
     """Return the tables for people."""
-    return Group(_rules_table(shown), Text(), _capture_table(shown), Text(), _dead_letters(shown))
+    parts: list[RenderableType] = [
+        _rules_table(shown),
+        _reasons(shown),
+        _capture_table(shown),
+        Text(),
+        _dead_letters(shown),
+    ]
+    return Group(*parts, *(Text(problem, style="yellow") for problem in shown.problems))
 
 
 def _rules_table(shown: Status) -> Grid:
-    columns = ["RULE", "SINK", "LIMIT", "COUNT", "P50", "P95", "P99", "MAX", "LATE", "OLDEST", "STATE", ""]
+    columns = ["RULE", "SINK", "LIMIT", "COUNT", "P50", "P95", "P99", "MAX", "LATE", "OLDEST", "STATE"]
     grid = table(columns, [])
     for (rule, sink), standing in shown.standings.items():
         figures = standing.as_json()
@@ -114,16 +119,28 @@ def _rules_table(shown: Status) -> Grid:
         cells = [rule, sink, "-" if limit_s is None else f"{limit_s:g} s", f"{figures['count']:,}"]
         cells += [_seconds(figures[name]) for name in ("p50_s", "p95_s", "p99_s", "max_s")]
         cells += [f"{figures['late']:,}", _seconds(standing.oldest_s, unknown="?")]
-        state = Text(standing.state.value, style=STYLES[standing.state])
-        grid.add_row(*cells, state, Text(standing.why, style=STYLES[standing.state]))
+        grid.add_row(*cells, Text(standing.state.value, style=STYLES[standing.state]))
     return grid
+
+
+def _reasons(shown: Status) -> Text:
+    """Say why rules are late or unknown, each reason once."""
+    who: dict[tuple[Health, str], list[str]] = {}
+    for (rule, sink), standing in shown.standings.items():
+        if standing.why:
+            who.setdefault((standing.state, standing.why), []).append(f"{rule} at {sink}")
+    lines = Text("\n")
+    for (state, why), places in who.items():
+        named = "everything" if len(places) == len(shown.standings) else ", ".join(places)
+        lines.append(f"{state.value}: {named}: {why}\n", style=STYLES[state])
+    return lines
 
 
 def _capture_table(shown: Status) -> Grid:
     rows = [
         [
             lane.value,
-            _seconds(capture.age_s, unknown="never"),
+            _seconds(capture.age_s, unknown="?"),
             "?" if capture.retained_bytes is None else f"{capture.retained_bytes / 2**20:,.1f} MiB",
             capture.problem,
         ]

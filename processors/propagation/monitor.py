@@ -32,7 +32,7 @@ from processors.propagation.figures import Figures
 from processors.propagation.rules import OTHER, RuleSet, load_rules, rule_set
 from processors.propagation.state import State, StateKey
 from processors.propagation.status import Status, judge
-from processors.propagation.topic import StateReader, decoded, disbelieve_lost_topics, end_offsets
+from processors.propagation.topic import StateReader, away, decoded, disbelieve_lost_topics, end_offsets
 from processors.propagation.unseen import Lookout, Unseen, Where, scanning_consumer
 from processors.sinks import SINKS
 from processors.tables import TABLES
@@ -126,7 +126,7 @@ class Monitor:
                 self._servers.consumer, self._servers.decoder, self._settings.source, time.monotonic() + LOOK_S
             )
         except KafkaError as error:
-            problems.append(f"Kafka at {self._settings.kafka.bootstrap} is away: {str(error) or type(error).__name__}")
+            problems.append(away(self._settings, error))
             await self._close()
         except RegistryAway as error:
             problems.append(str(error))

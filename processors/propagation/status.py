@@ -113,7 +113,7 @@ def judge(
         oldest_s: age of the oldest unseen change found; None: none was found.
         unread: records that may hold an older one.
         capture: of the lanes that carry what the rule counts.
-        problems: who could not be asked about this rule.
+        problems: sentences that tell who could not be asked and why; each starts with "<server> at ".
     """
     known_s = oldest_s if oldest_s is not None else (None if unread or problems else 0.0)
     if limit_s is not None:
@@ -129,7 +129,7 @@ def judge(
         ]
         if late:
             return Standing(figures, known_s, Health.LATE, "; ".join(late))
-    unknown = list(problems)
+    unknown = [problem.partition(" at ")[0] + " is away" for problem in problems]
     if unread:
         unknown.append(f"{unread} records not looked at yet")
     for lane, lane_capture in capture.items():

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
+import aiokafka.errors
 import stamina
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -89,6 +90,13 @@ def _described(admin: AdminClient, name: str) -> tuple[str, int]:
 def _unheard_of(error: Exception) -> bool:
     """Whether the broker that was asked has not heard yet of a topic that was just made."""
     return isinstance(error, KafkaException) and error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+
+
+def away(settings: Settings, error: aiokafka.errors.KafkaError) -> str:
+    """Return the sentence that tells a person that Kafka is away."""
+    connecting = isinstance(error, aiokafka.errors.KafkaConnectionError)
+    said = "no broker answers" if connecting else str(error) or type(error).__name__
+    return f"Kafka at {settings.kafka.bootstrap} is away: {said}"
 
 
 class StateReader:

@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from connectors import files
+from downriver.output import Format
 from downriver.settings import Settings
 from processors.propagation import commands
 from processors.propagation.arrival import Missing, spell_lsn, streamed_lsn
@@ -16,6 +17,7 @@ from processors.propagation.monitor import feeding, kind_of
 from processors.propagation.status import Health, Standing, Status, judge
 from processors.tables.base import Lane
 
+AWAY = "Kafka at 127.0.0.1:9 is away: no broker answers"
 FINE = {Lane.INVENTORY: LaneCapture(0.0, 16)}
 
 
@@ -35,8 +37,26 @@ def figures_of(*latencies_s: float, limit_s: float | None = 60.0) -> Figures:
         (figures_of(), 61.0, 0, FINE, (), Health.LATE, 61.0, "a change has been unseen for 61 s"),
         (figures_of(), None, 5, FINE, (), Health.UNKNOWN, None, "5 records not looked at yet"),
         (figures_of(), 10.0, 5, FINE, (), Health.UNKNOWN, 10.0, "5 records not looked at yet"),
-        (figures_of(), None, 0, FINE, ("Kafka is away",), Health.UNKNOWN, None, "Kafka is away"),
-        (figures_of(70.0), None, 0, FINE, ("Kafka is away",), Health.LATE, None, "1 late"),
+        (
+            figures_of(),
+            None,
+            0,
+            FINE,
+            (AWAY,),
+            Health.UNKNOWN,
+            None,
+            "Kafka is away",
+        ),
+        (
+            figures_of(70.0),
+            None,
+            0,
+            FINE,
+            (AWAY,),
+            Health.LATE,
+            None,
+            "1 late",
+        ),
         (
             figures_of(1.0),
             None,
@@ -126,9 +146,21 @@ def test_the_page_for_people() -> None:
     Console(file=page, width=200).print(commands.page(status_of(standing)))
     lines = [line.split() for line in page.getvalue().splitlines()]
     assert lines[1][:7] == ["inventory", "cache", "60", "s", "2", "45", "ms"]
-    assert lines[1][-4:] == ["?", "late", "1", "late"]
+    assert lines[1][-2:] == ["?", "late"]
+    assert ["late:", "inventory", "at", "cache:", "1", "late"] in lines
     assert ["inventory", "250", "ms", "1.0", "MiB"] in lines
     assert ["Dead", "letters:", "cache", "2"] in lines
+
+
+def test_the_rules_are_listed_with_the_sinks_they_hold_for(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    commands.rules(Format.JSON)
+    listed = orjson.loads(capfdbinary.readouterr().out)
+    assert [(each["rule"], each["counts"], each["limit_s"]) for each in listed] == [
+        ("inventory", "public.inventory: any change", 60),
+        ("reviews", "public.reviews: any change", 120),
+        ("prices", "public.products: updates of price, currency", 300),
+    ]
+    assert {each["sinks"] for each in listed} == {"cache, search, analytics"}
 
 
 def test_beats_come_in_intervals() -> None:
