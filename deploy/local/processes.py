@@ -111,7 +111,7 @@ def main_process(home: Home, server: str) -> psutil.Process | None:
         process = psutil.Process(noted["pid"])
         if abs(process.create_time() - noted["created"]) < 1 and process.status() != psutil.STATUS_ZOMBIE:
             return process
-    except (OSError, ValueError, KeyError, psutil.Error):
+    except (OSError, ValueError, TypeError, KeyError, psutil.Error):
         return None  # no file, a file cut short by a hard kill, or no such process any more: not running
     return None
 
@@ -121,7 +121,7 @@ def noted_ports(home: Home, server: str) -> dict[str, int]:
     try:
         noted = json.loads(home.run_file(server).read_text(encoding="utf-8"))
         return {name: int(port) for name, port in noted["ports"].items()}
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
 
 

@@ -181,9 +181,9 @@ class Stack:
         missing = [server for server in servers if processes.main_process(self.home, server.name) is None]
         for server in servers:
             bases = {port - PORT_OFFSETS[name] for name, port in processes.noted_ports(self.home, server.name).items()}
-            if server not in missing and bases != {self._settings.port_base}:
+            if server not in missing and (other := bases - {self._settings.port_base}):
                 msg = (
-                    f"{server.name} runs already, with the port base {min(bases)}; the settings say "
+                    f"{server.name} runs already, with the port base {min(other)}; the settings say "
                     f"{self._settings.port_base}. First `downriver stack down`."
                 )
                 raise BadInput(msg)
