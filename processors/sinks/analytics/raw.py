@@ -82,7 +82,9 @@ def value(source: str, name: str, field: Field, target: str) -> str:
     if inner.startswith("DateTime64(6"):
         return _time(source, field)
     if inner == "Date32" and field.name in _DAYS:
-        return f"addDays(toDate32('1970-01-01'), greatest(least({source}, {_LATEST_DAY}), {_EARLIEST_DAY}))"
+        return _or_null(
+            source, f"addDays(toDate32('1970-01-01'), greatest(least({source}, {_LATEST_DAY}), {_EARLIEST_DAY}))"
+        )
     if inner == "UUID":
         return _uuid(source, field)
     if field.decimal is not None and inner.startswith("Decimal("):
@@ -108,7 +110,8 @@ def _time(source: str, field: Field) -> str:
         else:
             # clamped before it is multiplied: an infinite timestamp is near the end of 64 bits
             number = f"greatest(least({source}, {LATEST_US // unit}), {-(-EARLIEST_US // unit)}) * {unit}"
-        return f"fromUnixTimestamp64Micro(toInt64(greatest(least({number}, {LATEST_US}), {EARLIEST_US})), 'UTC')"
+        clamped = f"fromUnixTimestamp64Micro(toInt64(greatest(least({number}, {LATEST_US}), {EARLIEST_US})), 'UTC')"
+        return _or_null(source, clamped)
     # ISO text: 'infinity', years beyond 9999 with a plus, years before Christ with a minus
     inside = f"match({source}, '^(19|2[012])[0-9][0-9]-')"
     return (
@@ -118,6 +121,11 @@ def _time(source: str, field: Field) -> str:
         f"{source} = '-infinity' OR match({source}, '^(-|[01][0-9]{{3}}-)'), {_EARLIEST}, "
         f"parseDateTime64BestEffort({source}, 6, 'UTC'))"  # no time at all: its error names the text
     )
+
+
+def _or_null(source: str, expression: str) -> str:
+    """Keep NULL what is NULL: least() and greatest() leave NULLs out instead of passing them on."""
+    return f"if({source} IS NULL, NULL, {expression})"
 
 
 def _decimal(source: str, name: str, sent: tuple[int, int], target: str) -> str:
