@@ -96,6 +96,7 @@ async def arrived(
 
     Raises:
         ServerAway: PostgreSQL, Connect or Kafka is away.
+        BadInput: a lane has no connector.
     """
     started = time.monotonic()
     deadline = started + timeout_s

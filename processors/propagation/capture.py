@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer
 from psycopg.rows import dict_row
 
 from connectors.files import Connector
-from downriver.exits import ServerAway
+from downriver.exits import BadInput, ServerAway
 from downriver.settings import Settings
 from processors.change import Record, TableId
 from processors.decode import Decoder, Undecodable
@@ -48,10 +48,20 @@ def heartbeat_tables() -> list[Table]:
 
 
 def connectors_by_lane(settings: Settings, connectors: Sequence[Connector]) -> dict[Lane, Connector]:
-    """Return each lane's connector: the one whose topics carry the lane's name."""
+    """Return each lane's connector: the one whose topics carry the names of source and lane.
+
+    Raises:
+        BadInput: a lane has none: how far it is captured could never be told.
+    """
     by_prefix = {connector.prefix: connector for connector in connectors}
     prefixes = {lane: f"{settings.source}_{lane}" for lane in Lane}
-    return {lane: by_prefix[prefix] for lane, prefix in prefixes.items() if prefix in by_prefix}
+    if missing := [prefix for prefix in prefixes.values() if prefix not in by_prefix]:
+        msg = (
+            f"no connector file has the topic.prefix {', '.join(missing)}, which the source {settings.source!r} needs; "
+            f"there are: {', '.join(by_prefix) or 'none'}"
+        )
+        raise BadInput(msg)
+    return {lane: by_prefix[prefix] for lane, prefix in prefixes.items()}
 
 
 async def newest_beats(

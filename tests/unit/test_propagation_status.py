@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from connectors import files
+from downriver.exits import BadInput
 from downriver.output import Format
 from downriver.settings import Settings
 from processors.propagation import commands
@@ -176,7 +177,8 @@ def test_every_lane_has_its_connector() -> None:
     assert {lane: connector.slot for lane, connector in found.items()} == {
         lane: f"downriver_{lane}" for lane in (Lane.INVENTORY, Lane.CATALOG, Lane.ACCOUNTS)
     }
-    assert connectors_by_lane(Settings(source="other"), files.load()) == {}
+    with pytest.raises(BadInput, match=r"topic\.prefix other_inventory, other_catalog, other_accounts, which"):
+        connectors_by_lane(Settings(source="other"), files.load())
 
 
 def test_an_instance_is_of_its_kind() -> None:
