@@ -52,6 +52,10 @@ class Log:
         self._slot = f"shop_test_{secrets.token_hex(4)}"
         connection.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput', temporary => true)", [self._slot])
 
+    def close(self) -> None:
+        """Drop the slot now: a connection that ends drops it a moment later, and its database can't be dropped before."""
+        self._connection.execute("SELECT pg_drop_replication_slot(%s)", [self._slot])
+
     def changes(self) -> tuple[Counter[str], int]:
         """Return table → row changes, and how many transactions they came in."""
         publications = ",".join(NAMES.publication(lane) for lane in LANES)
@@ -76,7 +80,9 @@ class Log:
 @pytest.fixture
 def log(shop: Settings) -> Iterator[Log]:
     with connect(shop) as connection:
-        yield Log(connection)
+        made = Log(connection)
+        yield made
+        made.close()
 
 
 async def test_it_commits_what_it_says(shop: Settings, log: Log) -> None:
@@ -117,6 +123,7 @@ async def test_transactions_overlap(shop: Settings) -> None:
             " 'proto_version', '1', 'publication_names', %s)",
             [slot, NAMES.publication("inventory")],
         ).fetchall()
+        connection.execute("SELECT pg_drop_replication_slot(%s)", [slot])
     lsns = [
         (int(high, 16) << 32) | int(low, 16)
         for high, low in (lsn.split("/") for lsn, data in published if data[:1] in {b"I", b"U", b"D"})
