@@ -92,7 +92,7 @@ class Result:
         rules: dict[str, Any] = {name: {"limit_s": limit, "sinks": {}} for name, limit in self.status.limits.items()}
         for (rule, sink), standing in self.status.standings.items():
             figures = standing.as_json()
-            names = ("count", "p50_s", "p95_s", "p99_s", "max_s", "late")
+            names = ("count", "p50_s", "p99_s", "max_s", "late")
             rules[rule]["sinks"][sink] = {name: figures[name] for name in names}
         return {
             "ok": self.ok,

@@ -97,7 +97,6 @@ class Demo:
         self._crew = Crew(SINKS, self._stack.home.folder / "logs", marks, say)
         self._readers = Readers(settings, wish.readers, wish.seed)
         self._status: Status | None = None
-        self._committed = 0
 
     async def run(self) -> Result:
         """Run it; see the module."""
@@ -152,7 +151,7 @@ class Demo:
     async def _work(self) -> Result:
         settings, screen = self._settings, self._screen
         screen.headline("Applying the connectors: each takes a snapshot of its tables, then streams …")
-        results = await asyncio.to_thread(connector_apply.apply, settings, None, CONNECT_S, screen.headline)
+        results = await asyncio.to_thread(connector_apply.apply, settings, None, CONNECT_S, screen.detail)
         if failed := [result for result in results if not result.ok]:
             raise DownriverError("\n".join(f"connector {each.connector}: {each.error}" for each in failed))
         await self._crew.start()
@@ -176,13 +175,9 @@ class Demo:
         wish, screen = self._wish, self._screen
 
         def progress(account: workload.Committed) -> None:
-            self._committed = account.changes
-            screen.headline(
-                f"Changing the shop: {account.changes:,} row changes in {account.transactions:,} transactions "
-                f"({wish.rate:g}/s for {wish.seconds:g} s) …"
-            )
-            screen.tick()
+            screen.detail(f"{account.changes:,} row changes in {account.transactions:,} transactions")
 
+        screen.headline(f"Changing the shop: {wish.rate:g} row changes a second for {wish.seconds:g} s …")
         account = await workload.run(self._settings, wish.rate, wish.seconds, wish.seed, progress)
         if account.failure:
             raise account.failure
@@ -197,11 +192,7 @@ class Demo:
         screen.headline(f"Waiting until readers of every sink see {what} …")
         began = time.monotonic()
 
-        def progress(text: str) -> None:
-            screen.headline(f"Waiting until readers of every sink see {what}: {text}")
-            screen.tick()
-
-        arrival = await arrived(self._settings, SINKS, ARRIVE_S, progress)
+        arrival = await arrived(self._settings, SINKS, ARRIVE_S, screen.detail)
         if arrival.complete:
             say(f"Every sink shows {what} after {time.monotonic() - began:.1f} s.")
             return arrival
@@ -228,10 +219,10 @@ class Demo:
 
     def _line(self) -> str:
         if self._status is None:
-            return ""
+            return "nothing measured yet"
         worst: dict[str, float] = {}
         for (_, sink), standing in self._status.standings.items():
             if (p99 := standing.figures.quantile_s(0.99)) is not None:
                 worst[sink] = max(worst.get(sink, 0.0), p99)
         told = ", ".join(f"{sink} {seconds:.2f} s" for sink, seconds in worst.items())
-        return f"  {self._committed:,} changes; p99 from commit to visible: {told or 'none yet'}"
+        return f"p99 from commit to visible: {told or 'nothing measured yet'}"

@@ -28,6 +28,7 @@ class Screen:
         self._page = page
         self._line = line
         self._headline = ""
+        self._detail = ""
         self._said_at = time.monotonic()
         self._live = (
             Live(console=stderr, get_renderable=self._render, refresh_per_second=4, transient=True)
@@ -50,18 +51,18 @@ class Screen:
 
     def _render(self) -> RenderableType:
         body = self._page()
-        headline = Text(self._headline, style="bold")
-        return Group(headline, Text(), body) if body is not None else headline
+        head = Text.assemble((self._headline, "bold"), "  ", self._detail)
+        return Group(head, Text(), body) if body is not None else head
 
     def headline(self, text: str) -> None:
         """Say what happens now."""
-        if text != self._headline:
-            self._headline = text
-            if self._live is None:
-                say(text)
+        self._headline, self._detail = text, ""
+        if self._live is None:
+            say(text)
 
-    def tick(self) -> None:
-        """Called often; where there is no live page, prints a line every LINE_EVERY_S seconds."""
+    def detail(self, text: str) -> None:
+        """Say how far it is; call it often. Where there is no live page, the line is printed now and then."""
+        self._detail = text
         if self._live is None and time.monotonic() - self._said_at >= LINE_EVERY_S and (line := self._line()):
             self._said_at = time.monotonic()
-            say(line)
+            say(f"  {text}; {line}")
