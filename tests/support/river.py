@@ -7,6 +7,7 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterator
+from concurrent.futures import wait
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -149,23 +150,20 @@ async def river_on(settings: Settings) -> AsyncIterator[River]:
     registry = RealRegistry(mine.registry.url)
     connectors = [renamed(each, name, "shop") for each in files.load()]
     producer = AIOKafkaProducer(**aiokafka_config(mine.kafka))
-    for made in admin.create_topics(topics, operation_timeout=10).values():
-        made.result(30)
-    await ensure_topics(mine)
-    await producer.start()
     with psycopg.connect(mine.postgres.dsn(dbname="postgres"), autocommit=True) as source:
         try:
+            for made in admin.create_topics(topics, operation_timeout=10).values():
+                made.result(30)
+            await ensure_topics(mine)
+            await producer.start()
             for each in connectors:
                 source.execute("SELECT pg_create_physical_replication_slot(%s, true)", [each.slot])
             yield River(mine, Capture(source=name, registry=registry), connectors, producer)
-        finally:
+        finally:  # also when the stack took only half of it
+            drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s"
             for each in connectors:
-                source.execute(
-                    "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s",
-                    [each.slot],
-                )
+                source.execute(drop, [each.slot])
             await producer.stop()
             names = [topic.topic for topic in topics] + [topic_name(mine)]
-            for gone in admin.delete_topics(names, operation_timeout=10).values():
-                gone.result(30)
+            wait(admin.delete_topics(names, operation_timeout=10).values(), 30)
             registry.clean()
