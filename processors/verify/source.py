@@ -21,7 +21,7 @@ from processors.verify.model import Key
 
 FETCH = 2_000
 """Rows asked of the server at a time: what bounds the memory."""
-_FAR = re.compile(r"(\d+)-(\d\d-\d\d) ([\d:.]+)\+00( BC)?")
+_FAR = re.compile(r"(\d+)-(\d\d-\d\d) (\d\d:\d\d:\d\d)(?:\.(\d+))?\+00( BC)?")
 
 Connection = psycopg.AsyncConnection[DictRow]
 
@@ -43,9 +43,9 @@ def instant(text: str) -> datetime | str:
         if far is None:
             return text  # infinity, -infinity
         # ISO 8601 counts a year 0, which is 1 BC; PostgreSQL doesn't
-        year = 1 - int(far[1]) if far[4] else int(far[1])
+        year = 1 - int(far[1]) if far[5] else int(far[1])
         sign = "+" if year > 9999 else "-" if year < 0 else ""
-        return f"{sign}{abs(year):04d}-{far[2]}T{far[3]}Z"
+        return f"{sign}{abs(year):04d}-{far[2]}T{far[3]}.{far[4] or '':0<6}Z"  # as Debezium writes it: tried
 
 
 @asynccontextmanager
