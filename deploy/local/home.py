@@ -21,6 +21,7 @@ from downriver.exits import BadInput, DownriverError
 SYSTEM_FOLDER = Path("/var/lib/downriver")
 """For root only: every user can enter it, and no other package uses the name."""
 
+FOLDERS = ("data", "logs", "run")
 UNUSABLE = ":,\n"
 
 
@@ -86,15 +87,12 @@ class Home:
             raise BadInput(msg)
         identity = unprivileged()
         try:
-            for name in ("", "data", "logs", "run"):
-                (folder / name).mkdir(parents=True, exist_ok=True)
+            _make(folder, identity)
         except OSError as error:
             msg = f"stack.folder {folder} can't be made: {error.strerror}. Choose another (DOWNRIVER_STACK__FOLDER)."
             raise BadInput(msg) from None
         open_folder, notes = folder, []
         if identity is not None:
-            for name in ("", "data"):
-                (folder / name).chmod(0o755)
             if not can(identity, "-x", folder / "data"):
                 open_folder = SYSTEM_FOLDER / "stacks" / hashlib.sha256(str(folder).encode()).hexdigest()[:12]
                 (open_folder / "data").mkdir(parents=True, exist_ok=True, mode=0o755)
@@ -148,9 +146,19 @@ class Home:
         return path.read_text(encoding="utf-8").strip()
 
     def remove_data(self) -> None:
-        """Delete everything the servers wrote; unpacked artifacts stay, they can be used again."""
-        for path in (self.folder / name for name in ("data", "logs", "run", "secrets")):
+        """Delete everything the servers wrote, and leave empty folders; unpacked artifacts can be used again, and stay."""
+        for path in (self.folder / name for name in (*FOLDERS, "secrets")):
             if path.exists():
                 shutil.rmtree(path)
         if self.open_folder != self.folder and self.open_folder.exists():
             shutil.rmtree(self.open_folder)
+        _make(self.folder, self.identity)
+
+
+def _make(folder: Path, identity: Identity | None) -> None:
+    """Make the folders of a stack; whatever the umask, `identity` may pass through to its own data."""
+    for name in FOLDERS:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    if identity is not None:
+        for path in (folder, folder / "data"):
+            path.chmod(0o755)

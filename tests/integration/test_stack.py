@@ -71,7 +71,7 @@ def test_everything_listens_on_loopback_only(stack: RunningStack) -> None:
     owner = {process.pid: name for name in NAMES for process in stack.pids(name)}
     listening: dict[str, set[str]] = {name: set() for name in NAMES}
     for connection in psutil.net_connections(kind="inet"):
-        if connection.status == psutil.CONN_LISTEN and connection.pid in owner:
+        if connection.status == psutil.CONN_LISTEN and connection.pid in owner and connection.laddr:
             listening[owner[connection.pid]].add(connection.laddr.ip)
     for name, addresses in listening.items():
         assert addresses, name
