@@ -53,6 +53,7 @@ class Recorder:
         self._clock = clock
         self._load = load
         self._states: dict[tuple[str, int], State] = {}
+        self._dead: dict[tuple[str, int], set[int]] = {}
         self._changed: set[tuple[str, int]] = set()
         self._flushing = asyncio.Lock()
         self._metrics = PropagationMetrics(sink, self._limits)
@@ -85,6 +86,7 @@ class Recorder:
         gone = set(partitions)
         for where in gone:
             self._states.pop(where, None)
+            self._dead.pop(where, None)
         self._changed -= gone
         self._metrics.forget(gone)
 
@@ -112,19 +114,22 @@ class Recorder:
                 figures = state.rules[rule] = Figures()
             figures.add(latency_s, self._limits.get(rule), times)
             self._metrics.observe(rule, latency_s, times)
+        dead = self._dead.pop(where, set())
+        state.dead_letters += sum(seen <= offset < position for offset in dead)
+        if ahead := {offset for offset in dead if offset >= position}:
+            self._dead[where] = ahead
         state.visible = position
         state.updated_s = self._clock()
         self._changed.add(where)
         self._metrics.visible(topic, partition, position)
 
-    def dead_letter(self, topic: str, partition: int, offset: int | None = None) -> None:
-        """Count a record that the sink will never show; with its offset one that was delivered again counts once."""
-        state = self._states.setdefault((topic, partition), State())
-        if offset is not None and offset < state.visible:
-            return
-        state.dead_letters += 1
-        state.updated_s = self._clock()
-        self._changed.add((topic, partition))
+    def dead_letter(self, topic: str, partition: int, offset: int) -> None:
+        """Note a record that the sink will never show; call it before the position passes it.
+
+        It is counted when the position does, so that it is published with that position: one that is delivered again,
+        to this worker or to the next, counts once.
+        """
+        self._dead.setdefault((topic, partition), set()).add(offset)
 
     async def flush(self) -> None:
         """Publish every state that changed since it was last published; return when the brokers have all of them.

@@ -126,20 +126,20 @@ async def test_what_readers_see_is_no_longer_old_and_the_next_one_is_found(river
 async def test_figures_since_an_earlier_look_are_those_of_the_time_between(river: River) -> None:
     await river.beat()
     topic = table("reviews").topic(river.settings.source)
-    for _ in range(4):
+    for _ in range(5):
         await river.change("reviews", "c")
     mine = river.recorder()
-    mine.visible(topic, 0, 1, [("reviews", 0, 0)], 500.0)
-    mine.dead_letter(topic, 0)
+    mine.dead_letter(topic, 0, 1)
+    mine.visible(topic, 0, 2, [("reviews", 0, 0)], 500.0)
     await mine.flush()
     async with river.monitor() as monitor:
         before = await monitor.look()
         assert river.standing(before, "reviews")[0] is Health.LATE
-        mine.visible(topic, 0, 4, [("reviews", 499_000, offset) for offset in (1, 2, 3)], 500.0)
-        mine.dead_letter(topic, 0)
+        mine.dead_letter(topic, 0, 4)
+        mine.visible(topic, 0, 5, [("reviews", 499_000, offset) for offset in (2, 3)], 500.0)
         await mine.flush()
         shown = await monitor.look(since=before)
-        assert river.standing(shown, "reviews") == (Health.OK, 0, 3)
+        assert river.standing(shown, "reviews") == (Health.OK, 0, 2)
         assert shown.standings["reviews", "cache"].as_json()["p99_s"] == pytest.approx(1.0, rel=0.02)
         assert (before.dead_letters, shown.dead_letters) == ({"cache": 1}, {"cache": 1})
         assert (await monitor.look()).as_json()["rules"]["reviews"]["sinks"]["cache"]["late"] == 1

@@ -174,14 +174,24 @@ async def test_what_was_dropped_is_not_published() -> None:
     assert not topic.records
 
 
-async def test_dead_letters_are_counted_and_a_redelivered_one_once() -> None:
+async def test_dead_letters_are_counted_with_the_position_that_passes_them_and_once() -> None:
     topic = Topic()
-    mine = recorder(topic)
-    mine.dead_letter(T, 0, 3)
-    mine.visible(T, 0, 5, [], 1.0)
-    mine.dead_letter(T, 0, 3)
-    mine.dead_letter(T, 0)
-    await mine.flush()
+    first = recorder(topic)
+    first.visible(T, 0, 3, [], 1.0)
+    first.dead_letter(T, 0, 3)
+    first.dead_letter(T, 0, 9)
+    await first.flush()
+    assert topic.state().dead_letters == 0
+    # killed before the position passed it: the next worker meets it again
+    second = recorder(topic)
+    await second.restore([(T, 0)])
+    for offset in (2, 3, 3, 9):
+        second.dead_letter(T, 0, offset)
+    second.visible(T, 0, 5, [], 1.0)
+    await second.flush()
+    assert topic.state().dead_letters == 1
+    second.visible(T, 0, 10, [], 1.0)
+    await second.flush()
     assert topic.state().dead_letters == 2
 
 
