@@ -76,7 +76,8 @@ async def compare(
                 found.append(await first_look(check))
         finally:
             await snapshot.execute("ROLLBACK")
-        on_progress("what differed, again")
+        if any(each.pending for each in found):
+            on_progress("what differed, again")
         await settle(found, settle_s, grace_s)
         return summed(sinks, found)
 
