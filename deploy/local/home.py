@@ -73,10 +73,10 @@ class Home:
 
     @classmethod
     def at(cls, folder: Path, artifacts: Path | None = None) -> Home:
-        """Make the folder if need be, and find out where `identity` can live.
+        """Find out where everything belongs, `identity`'s share included. Makes nothing: see `make`.
 
         Raises:
-            BadInput: the folder can't be made, or its name can't be used.
+            BadInput: the folder's name can't be used.
         """
         folder = folder.resolve()
         if unusable := sorted(set(str(folder)) & set(UNUSABLE)):
@@ -86,26 +86,33 @@ class Home:
             )
             raise BadInput(msg)
         identity = unprivileged()
-        try:
-            _make(folder, identity)
-        except OSError as error:
-            msg = f"stack.folder {folder} can't be made: {error.strerror}. Choose another (DOWNRIVER_STACK__FOLDER)."
-            raise BadInput(msg) from None
         open_folder, notes = folder, []
-        if identity is not None:
-            if not can(identity, "-x", folder / "data"):
-                open_folder = SYSTEM_FOLDER / "stacks" / hashlib.sha256(str(folder).encode()).hexdigest()[:12]
-                (open_folder / "data").mkdir(parents=True, exist_ok=True, mode=0o755)
-                notes.append(
-                    f"PostgreSQL and Elasticsearch run as uid {identity.uid}, which can't enter {folder}: "
-                    f"their data is in {open_folder}."
-                )
         artifacts = (artifacts or folder / "artifacts").absolute()
-        artifacts.mkdir(parents=True, exist_ok=True)
-        if identity is not None and not can(identity, "-x", artifacts):
+        if identity is not None and not _can_enter(identity, folder / "data"):
+            open_folder = SYSTEM_FOLDER / "stacks" / hashlib.sha256(str(folder).encode()).hexdigest()[:12]
+            notes.append(
+                f"PostgreSQL and Elasticsearch run as uid {identity.uid}, which can't enter {folder}: "
+                f"their data is in {open_folder}."
+            )
+        if identity is not None and not _can_enter(identity, artifacts):
             artifacts = SYSTEM_FOLDER / "artifacts"
-            artifacts.mkdir(parents=True, exist_ok=True)
         return cls(folder, open_folder, artifacts, identity, notes)
+
+    def make(self) -> None:
+        """Make the folders that are missing, so that `identity` can pass through to its own, whatever the umask.
+
+        Raises:
+            BadInput: a folder can't be made.
+        """
+        try:
+            for path in (*(self.folder / name for name in FOLDERS), self.artifacts, self.open_folder / "data"):
+                _make_open(path)
+        except OSError as error:
+            msg = (
+                f"stack.folder {self.folder} can't be used: {error.strerror} ({error.filename}). "
+                "Choose another (DOWNRIVER_STACK__FOLDER)."
+            )
+            raise BadInput(msg) from None
 
     def data(self, server: str, *, as_identity: bool = False) -> Path:
         """Return the data folder of a server, made for its user."""
@@ -133,11 +140,13 @@ class Home:
         target = SYSTEM_FOLDER / "packages" / f"{parts[0].split('/')[0]}-{version}"
         if not target.exists():
             self.notes.append(f"uid {self.identity.uid} can't read {source / parts[0]}: copied to {target}.")
+        _make_open(target.parent)
         return copy_whole(source, target, parts)
 
     def secret(self, name: str) -> str:
         """Return the secret kept under `name` (mode 600), made at random the first time."""
         path = self.folder / "secrets" / name
+        self.make()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -152,13 +161,19 @@ class Home:
                 shutil.rmtree(path)
         if self.open_folder != self.folder and self.open_folder.exists():
             shutil.rmtree(self.open_folder)
-        _make(self.folder, self.identity)
+        self.make()
 
 
-def _make(folder: Path, identity: Identity | None) -> None:
-    """Make the folders of a stack; whatever the umask, `identity` may pass through to its own data."""
-    for name in FOLDERS:
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    if identity is not None:
-        for path in (folder, folder / "data"):
-            path.chmod(0o755)
+def _make_open(path: Path) -> None:
+    """Make a folder and its missing parents so that every user can enter them, whatever the umask."""
+    for folder in reversed((path, *path.parents)):
+        if not folder.exists():
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o755)
+
+
+def _can_enter(identity: Identity, path: Path) -> bool:
+    """Tell whether the user can enter a folder; one that is still missing will be made open, so its parent counts."""
+    while not path.exists():
+        path = path.parent
+    return can(identity, "-x", path)

@@ -205,6 +205,7 @@ class Stack:
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
         """Hold the folder: one command at a time changes the stack. The lock ends with the process, however it ends."""
+        self.home.make()
         with (self.home.folder / "lock").open("a+", encoding="ascii") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

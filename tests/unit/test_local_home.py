@@ -30,8 +30,14 @@ def test_a_name_that_separates_paths_is_refused(tmp_path: Path, name: str) -> No
 
 def test_a_folder_that_cant_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match="file can't be made"):
-        Home.at(tmp_path / "file")
+    with pytest.raises(BadInput, match="file can't be used: Not a directory"):
+        Home.at(tmp_path / "file").make()
+
+
+def test_looking_for_a_home_makes_nothing(tmp_path: Path, system: Path) -> None:
+    Home.at(tmp_path / "nothing")
+    assert list(tmp_path.iterdir()) == []
+    assert not system.exists()
 
 
 def test_two_names_of_one_folder_are_one_home(tmp_path: Path) -> None:
@@ -55,7 +61,7 @@ def test_a_reset_keeps_unpacked_artifacts(tmp_path: Path) -> None:
     home.secret("word")
     home.remove_data()
     assert (home.artifacts / "thing").is_dir()
-    assert {path.name for path in home.folder.iterdir()} == {"artifacts", "data", "logs", "run"}
+    assert {path.name for path in home.folder.iterdir()} - {"artifacts"} == {"data", "logs", "run"}
     assert list((home.folder / "data").iterdir()) == []
 
 
@@ -73,13 +79,33 @@ def test_a_closed_parent_sends_the_open_data_to_the_system_folder_and_says_so(tm
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     home = Home.at(closed / "stack")
+    home.make()
     assert home.open_folder.is_relative_to(system)
     assert home.artifacts == system / "artifacts"
     assert str(home.open_folder) in " ".join(home.notes)
     assert home.data("kafka").is_relative_to(closed)
     home.data("postgres", as_identity=True)
     home.remove_data()
-    assert not home.open_folder.exists()
+    assert list((home.open_folder / "data").iterdir()) == []
+
+
+@needs_root
+def test_a_narrow_umask_closes_nothing_that_others_must_enter(tmp_path: Path, system: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        homes = [Home.at(tmp_path / "stack"), Home.at(tmp_path / "other" / "stack")]
+        for home in homes:
+            home.make()
+        source = tmp_path / "package"
+        (source / "part").mkdir(parents=True)
+        (source / "part" / "program").write_text("")
+        copy = homes[0].package(source, ("part",), "part/program", "1.0")
+    finally:
+        os.umask(before)
+    for home in homes:
+        for path in (home.open_folder, home.open_folder / "data", home.artifacts):
+            assert path.stat().st_mode & 0o777 == 0o755, path
+    assert {path.stat().st_mode & 0o777 for path in (system, copy.parent, copy, copy / "part")} == {0o755}
 
 
 @needs_root

@@ -25,6 +25,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     """A home whose processes are gone at the end."""
     monkeypatch.setattr("deploy.local.home.SYSTEM_FOLDER", tmp_path / "system")
     made = Home.at(tmp_path / "a folder")
+    made.make()
     yield made
     for process in processes.all_processes(made):
         process.kill()
@@ -79,6 +80,7 @@ def test_processes_and_their_children_are_found_without_any_run_file(home: Home)
 
 def test_another_folders_processes_are_left_alone(home: Home, tmp_path: Path) -> None:
     other = Home.at(tmp_path / "another")
+    other.make()
     mine, theirs = start(home, "one", WAITS), start(other, "one", WAITS)
     processes.stop(home, "one", grace_s=5)
     assert not mine.is_running()

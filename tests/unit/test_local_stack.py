@@ -204,6 +204,7 @@ def test_ctrl_c_leaves_what_ran_before(make: Make, tmp_path: Path) -> None:
 
 def test_a_second_command_on_the_folder_is_refused_and_the_first_named(make: Make) -> None:
     stack = make()
+    stack.home.make()
     with (stack.home.folder / "lock").open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write("4711")
@@ -251,6 +252,7 @@ def test_down_finds_servers_whose_launcher_was_killed_hard(make: Make) -> None:
 
 def test_servers_outlive_the_process_that_started_them(tmp_path: Path, make: Make) -> None:
     stack = make([Fake("one", tmp_path)])
+    stack.home.make()
     script = (
         "import sys; from pathlib import Path; from deploy.local.home import Home; "
         "from deploy.local.processes import Launch, spawn; "
