@@ -9,14 +9,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import threading
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypedDict
-
-import psutil
 
 from deploy.local import machine, processes
 from deploy.local.artifacts import Depot, pinned
@@ -24,14 +20,10 @@ from deploy.local.home import Home
 from deploy.local.progress import Progress, Silent
 from deploy.local.servers import all_servers
 from deploy.local.servers.base import Capture, Context, Server
+from deploy.local.start import LAST, Start
 from downriver.exits import BadInput, DownriverError
 from downriver.settings import PORT_OFFSETS, Settings
 from downriver.settings import Stack as StackSettings
-
-HEALTH_INTERVAL_S = 0.2
-LAST = "kafka"
-"""Stopped after all others: Connect and the registry can't end well without it."""
-NEEDS_KAFKA = frozenset({"registry", "connect"})
 
 
 class Record(TypedDict):
@@ -45,13 +37,6 @@ class Record(TypedDict):
     rss_mb: int
     """Its memory in MiB, over all its processes; pages they share are counted once."""
     log: str
-
-
-class Cancelled(BaseException):
-    """The start was interrupted: raised in the threads that prepare and wait.
-
-    No Exception, so that no library in between (a download, for one) takes it for a failure of its own.
-    """
 
 
 def capture_of(settings: Settings) -> Capture:
@@ -108,7 +93,7 @@ class Stack:
         shown = progress or Silent()
         with self._lock():
             self._check(list(self.servers.values()))
-            start = _Start(self, shown)
+            start = self._begin(shown)
             try:
                 failures = start.run(list(self.servers.values()))
             except BaseException:
@@ -127,7 +112,7 @@ class Stack:
         server = self.server(name)
         with self._lock():
             self._check([server])
-            failures = _Start(self, Silent()).run([server])
+            failures = self._begin(Silent()).run([server])
         if failures:
             msg = f"{name}: {failures[name]}"
             raise DownriverError(msg)
@@ -161,6 +146,9 @@ class Stack:
         """Ask every server, all at once. Starts and changes nothing."""
         with ThreadPoolExecutor(len(self.servers)) as pool:
             return list(pool.map(self._record, self.servers.values()))
+
+    def _begin(self, progress: Progress) -> Start:
+        return Start(self.home, self._ports, self._settings.start_timeout_s, progress)
 
     def _record(self, server: Server) -> Record:
         main = processes.main_process(self.home, server.name)
@@ -220,88 +208,3 @@ class Stack:
             file.write(str(os.getpid()))
             file.flush()
             yield
-
-
-class _Start:
-    """One start of some servers, all at once: a thread for each prepares, starts and waits."""
-
-    def __init__(self, stack: Stack, progress: Progress) -> None:
-        self._stack = stack
-        self._home = stack.home
-        self._progress = progress
-        self._cancelled = threading.Event()
-        self._failures: dict[str, str] = {}
-        self._begun: list[Server] = []
-        self._limit_s = stack._settings.start_timeout_s
-
-    def run(self, servers: list[Server]) -> dict[str, str]:
-        """Return why servers did not come up, by name; empty if all are healthy."""
-        with ThreadPoolExecutor(len(servers), thread_name_prefix="start") as pool:
-            futures = [pool.submit(self._one, server) for server in servers]
-            try:
-                while wait(futures, timeout=0.5).not_done:  # short, so that Ctrl-C is heard
-                    pass
-            except BaseException:
-                self.undo()
-                raise
-        for future in futures:
-            future.result()
-        return dict(self._failures)
-
-    def undo(self) -> None:
-        """Stop what this start began; what ran before stays."""
-        self._cancelled.set()
-        for server in [*self._begun]:
-            processes.stop(self._home, server.name, grace_s=3)
-
-    def _one(self, server: Server) -> None:
-        try:
-            self._bring_up(server)
-        except Cancelled:
-            return
-        except DownriverError as error:
-            self._failures[server.name] = str(error)
-            self._progress.failed(server.name, str(error))
-
-    def _bring_up(self, server: Server) -> None:
-        begun = time.monotonic()
-        process: psutil.Popen | None = None
-        if processes.main_process(self._home, server.name) is None:
-            self._begun.append(server)
-            self._progress.state(server.name, "preparing")
-            launch = server.prepare(lambda text: self._tell(server, text), lambda size: self._received(server, size))
-            self._stop_if_cancelled()
-            self._progress.state(server.name, "starting")
-            ports = {name: self._stack._ports[name] for name in server.ports}
-            process = processes.spawn(self._home, server.name, launch, ports)
-        while not server.healthy():
-            self._stop_if_cancelled()
-            self._check_alive(server, process, time.monotonic() - begun)
-            self._cancelled.wait(HEALTH_INTERVAL_S)
-        self._progress.state(server.name, f"healthy after {time.monotonic() - begun:.1f} s" if process else "healthy")
-
-    def _check_alive(self, server: Server, process: psutil.Popen | None, waited_s: float) -> None:
-        log = self._home.log(server.name)
-        if process is not None and (code := process.poll()) is not None:
-            msg = f"it ended with code {code} while starting. The end of {log}:\n{processes.tail(log)}"
-            raise DownriverError(msg)
-        if server.name in NEEDS_KAFKA and LAST in self._failures:
-            raise DownriverError("it needs kafka, which did not come up.")
-        if waited_s > self._limit_s:
-            msg = (
-                f"it does not answer after {waited_s:.0f} s. The end of {log}:\n{processes.tail(log)}\n"
-                "A slow machine may need more: DOWNRIVER_STACK__START_TIMEOUT_S."
-            )
-            raise DownriverError(msg)
-
-    def _tell(self, server: Server, text: str) -> None:
-        self._stop_if_cancelled()
-        self._progress.state(server.name, text)
-
-    def _received(self, server: Server, size: int) -> None:
-        self._stop_if_cancelled()
-        self._progress.received(server.name, size)
-
-    def _stop_if_cancelled(self) -> None:
-        if self._cancelled.is_set():
-            raise Cancelled
