@@ -52,7 +52,11 @@ def running_front(path: Path, *, port: int = 0, **environment: str) -> Iterator[
         yield Front(int(line.partition("http://127.0.0.1:")[2].partition(",")[0]), path, process)
     finally:
         process.terminate()
-        process.wait(30)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
         if process.stdout is not None:
             process.stdout.close()
 
