@@ -73,7 +73,7 @@ class Backlog:
         """
         allowed = None if ranks is None else set(ranks)
         ready = [
-            (rank, queue.batches[0].records[0].timestamp, partition)
+            (rank, queue.batches[0].oldest_ms, partition)
             for partition, queue in self._queues.items()
             if queue.batches and not queue.busy
             for rank in (self._rank(partition.topic),)

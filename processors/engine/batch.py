@@ -21,8 +21,9 @@ class Batch:
     """Consecutive records of one partition. Compared by identity: the same offsets may be fetched twice.
 
     Attributes:
-        next_offset: the offset after the last record: what may be committed once all of them are delivered. Offsets
-            between the records that hold none (compacted away, transaction markers) need no acknowledgement.
+        records: may be empty: then the batch only says that nothing is to be read below `next_offset`.
+        next_offset: the offset that was reached: what may be committed once all records are delivered. Offsets among
+            and after the records that hold none (compacted away, aborted, transaction markers) need no acknowledgement.
         size: bytes of keys and values.
     """
 
@@ -32,7 +33,16 @@ class Batch:
     size: int = field(default=0)
 
     @classmethod
-    def of(cls, partition: Partition, records: Sequence[Record]) -> Batch:
-        """Make a batch of what one fetch gave for one partition; `records` are not empty and in offset order."""
+    def of(cls, partition: Partition, records: Sequence[Record], next_offset: int | None = None) -> Batch:
+        """Make a batch of what one fetch gave for one partition; `records` are in offset order.
+
+        Args:
+            next_offset: default: the offset after the last record, of which there must be one then.
+        """
         size = sum(len(record.key or b"") + len(record.value or b"") for record in records)
-        return cls(partition, records, records[-1].offset + 1, size)
+        return cls(partition, records, records[-1].offset + 1 if next_offset is None else next_offset, size)
+
+    @property
+    def oldest_ms(self) -> int:
+        """When the first record was produced, in milliseconds since the epoch; 0 without records."""
+        return self.records[0].timestamp if self.records else 0

@@ -35,10 +35,10 @@ def worker(
     configure_logging(settings.worker.log_format)
     app = build(sink, settings, tuple(lane) if lane else tuple(Lane))
     watchdog = app.worker.watchdog
+    process = faust.Worker(app, loglevel="WARNING", override_logging=False, redirect_stdouts=False, quiet=True)
+    process.spinner = None  # it writes terminal escapes to stdout, quiet or not
     try:
-        faust.Worker(
-            app, loglevel="WARNING", override_logging=False, redirect_stdouts=False, quiet=True
-        ).execute_from_commandline()
+        process.execute_from_commandline()
     except SystemExit as error:
         code = watchdog.exit_code if watchdog.exit_code is not None else error.code
         sys.exit(code)

@@ -7,6 +7,7 @@ holds each of those defaults against the installed version. This file is used by
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, Protocol, cast
 
@@ -20,6 +21,8 @@ from processors.engine.batch import Batch, Partition
 from processors.engine.ledger import Ledger
 
 log = structlog.get_logger(__name__)
+faust_logger = logging.getLogger("faust.transport.downriver")
+"""For what mode says of its services; the class attribute must be one that mode did not make itself."""
 SCHEME = "downriver"
 CLOSED_POLL_S = 0.1
 """How long a fetch waits while some partition is held back: its turn must come soon after it is opened again."""
@@ -50,7 +53,43 @@ class Delivery(Protocol):
 class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # faust ships no types
     """The thread that owns the aiokafka client. A commit that fails is tried again, not a reason to crash."""
 
-    logger = driver.logger
+    logger = faust_logger
+    skipped: Mapping[TP, int] = {}  # replaced as a whole, never changed
+    """Of the last fetch: partition → the offset up to which it read, where that is past the last record it returned."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        """Read committed records only: with Faust's default, those of an aborted transaction would be delivered."""
+        consumer = super()._create_worker_consumer(transport)
+        consumer._isolation_level = "read_committed"
+        return consumer
+
+    def highwater(self, tp: TP) -> int | None:
+        """Return the offset up to which the partition may be read: an open transaction is no lag of ours."""
+        return cast("int | None", self._ensure_consumer().last_stable_offset(tp))
+
+    async def _fetch_records(
+        self,
+        consumer: Any,
+        active_partitions: set[TP],
+        timeout: float | None = None,  # noqa: ASYNC109
+        max_records: int | None = None,
+    ) -> Any:
+        """Fetch; a partition where only offsets without records were passed is returned with an empty list.
+
+        Transaction markers, aborted records and compacted ones leave offsets that no record holds. At the end of a
+        partition nothing but the client's position tells of them, and without it the lag would never reach zero.
+        """
+        before = _positions(consumer, active_partitions)
+        records = dict(await super()._fetch_records(consumer, active_partitions, timeout, max_records))
+        skipped = {}
+        for tp, position in _positions(consumer, active_partitions).items():
+            found = records.get(tp)
+            if found is None and tp in before and position > before[tp]:
+                records[tp] = []
+            if tp in records and (not found or position > found[-1].offset + 1):
+                skipped[tp] = position
+        self.skipped = skipped
+        return records
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         consumer = self._ensure_consumer()
@@ -72,9 +111,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # fa
 
 
 class Consumer(driver.Consumer):  # type: ignore[misc]
-    """One message per record batch; commits the longest delivered prefix."""
+    """One message per fetched record batch; commits the longest delivered prefix."""
 
-    logger = driver.logger
+    logger = faust_logger
 
     @property
     def delivery(self) -> Delivery:
@@ -87,19 +126,20 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109
         """Fetch; yield one message per partition that had records, its value the whole Batch."""
         records, active = await self._wait_next_records(OPEN_POLL_S)
+        skipped = self._thread.skipped
         generation = self.app.consumer_generation_id
         if not records or self.should_stop:
             return
         for tp, found in records.items():
             if not self.flow_active or self.app.consumer_generation_id != generation:
                 return  # a rebalance: all of it is read again from the committed offsets
-            if not found or not (active is None or tp in active or tp in self._buffered_partitions):
+            if not (active is None or tp in active or tp in self._buffered_partitions):
                 continue
             self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
-            batch = Batch.of(Partition(tp.topic, tp.partition), found)
-            last = found[-1]
+            next_offset = skipped.get(tp) or found[-1].offset + 1
+            batch = Batch.of(Partition(tp.topic, tp.partition), found, next_offset)
             read = self._read_offset[tp]
-            if read is not None and last.offset < read:
+            if read is not None and batch.next_offset <= read:
                 continue  # Faust drops these a few lines later, unseen: they must not enter the ledger
             self.delivery.ledger.taken(batch)
             self.delivery.fetched(batch)
@@ -108,9 +148,9 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
                 ConsumerMessage(
                     topic=tp.topic,
                     partition=tp.partition,
-                    offset=last.offset,
-                    timestamp=last.timestamp / 1000,
-                    timestamp_type=last.timestamp_type,
+                    offset=batch.next_offset - 1,
+                    timestamp=batch.oldest_ms / 1000,
+                    timestamp_type=0,
                     headers=(),
                     key=None,
                     value=batch,
@@ -189,6 +229,16 @@ class BatchSchema(Schema):  # type: ignore[misc]
             return create_event(None, message.value, message.headers, message)
 
         return decode
+
+
+def _positions(consumer: Any, partitions: Iterable[TP]) -> dict[TP, int]:
+    """Return how far the client has read, of the partitions where it knows. Call it in the consumer's thread."""
+    subscription = consumer._subscription.subscription
+    assignment = subscription.assignment if subscription is not None else None
+    if assignment is None:
+        return {}
+    states = {tp: assignment.state_value(tp) for tp in partitions}
+    return {tp: state.position for tp, state in states.items() if state is not None and state.has_valid_position}
 
 
 def partitions_of(tps: Iterable[TP]) -> set[Partition]:
