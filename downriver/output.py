@@ -51,4 +51,4 @@ def report(output: Format, records: Sequence[Mapping[str, object]], columns: Seq
 
 def say(message: str) -> None:
     """Tell the person something on stderr."""
-    stderr.print(message)
+    stderr.print(message, soft_wrap=True)

@@ -148,6 +148,10 @@ class Stamp:
     lsn: int
 
 
+NOT_SENT = "downriver:not-sent:5f0c6a4e9b7d4e21a3c8d1f6027be954"
+"""What the connectors write for an unchanged TOAST value (their `unavailable.value.placeholder`): random, so that no
+user's text can be it."""
+
 EPOCH_BITS, LSN_BITS = 6, 56
 MAX_VERSION = (1 << (EPOCH_BITS + LSN_BITS + 1)) - 1
 

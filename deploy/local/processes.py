@@ -148,6 +148,16 @@ def all_processes(home: Home, server: str | None = None) -> list[psutil.Process]
     return list(found.values())
 
 
+def marked(home: Home) -> set[str]:
+    """Return the names (SERVER_MARK) of all living processes that carry the mark of this stack."""
+    names = set()
+    for process in psutil.process_iter(["environ", "status"]):
+        env = process.info["environ"] or {}
+        if env.get(MARK) == str(home.folder) and process.info["status"] != psutil.STATUS_ZOMBIE:
+            names.add(env.get(SERVER_MARK, ""))
+    return names - {""}
+
+
 def stop(home: Home, server: str, grace_s: float, first: signal.Signals = signal.SIGTERM) -> None:
     """Stop all processes of one server: politely, and hard once `grace_s` seconds are over. Returns when none is left."""
     processes = all_processes(home, server)

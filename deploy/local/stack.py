@@ -49,6 +49,9 @@ def capture_of(settings: Settings) -> Capture:
     )
 
 
+WORKER_GRACE_S = 15.0
+
+
 class Stack:
     """The stack in one folder.
 
@@ -124,8 +127,13 @@ class Stack:
             processes.stop(self.home, name, server.grace_s)
 
     def down(self) -> None:
-        """Stop every process of this folder's stack, whoever started it; Kafka last. Nothing running is no error."""
+        """Stop every process of this folder's stack, whoever started it; Kafka last. Nothing running is no error.
+
+        Workers that a demo left running carry the stack's mark too: they go first, while there is something to commit to.
+        """
         with self._lock():
+            for name in processes.marked(self.home) - self.servers.keys():
+                processes.stop(self.home, name, WORKER_GRACE_S)
             others = [server for server in self.servers.values() if server.name != LAST]
             with ThreadPoolExecutor(len(others)) as pool:
                 list(pool.map(lambda server: processes.stop(self.home, server.name, server.grace_s), others))

@@ -5,6 +5,5 @@ Knows tables and schemas by id; no sink, no engine, and no I/O but the registry'
 
 from processors.decode.decoder import Decoder
 from processors.decode.errors import SchemaLookup, Undecodable
-from processors.decode.values import DEFAULT_PLACEHOLDER
 
-__all__ = ["DEFAULT_PLACEHOLDER", "Decoder", "SchemaLookup", "Undecodable"]
+__all__ = ["Decoder", "SchemaLookup", "Undecodable"]

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from processors.change import Change, CheckedRecord, Kind, Op, Origin, Record, Row, Stamp, pack_version
+from processors.change import NOT_SENT, Change, CheckedRecord, Kind, Op, Origin, Record, Row, Stamp, pack_version
 from processors.decode.envelope import committed_at, stamp_of
 from processors.decode.errors import SchemaLookup, Undecodable
 from processors.decode.plan import HEADER, KeyPlan, RowPlan, ValuePlan, key_plan, read, value_plan
 from processors.decode.tail import Tail
-from processors.decode.values import DEFAULT_PLACEHOLDER, placeholders
+from processors.decode.values import placeholders
 from processors.tables.base import Table
 from schemas.registry import UnknownSchema
 
@@ -52,7 +52,7 @@ class Decoder:
         registry: SchemaLookup,
         max_bytes: int,
         *,
-        placeholder: str = DEFAULT_PLACEHOLDER,
+        placeholder: str = NOT_SENT,
     ) -> None:
         """Make a decoder; nothing is asked yet.
 

@@ -12,9 +12,6 @@ from datetime import date, datetime, time, timedelta
 from decimal import Context, Decimal
 from typing import Any
 
-DEFAULT_PLACEHOLDER = "downriver:not-sent:5f0c6a4e9b7d4e21a3c8d1f6027be954"
-"""The `unavailable.value.placeholder` of the files in connectors/ (a contract test holds them against this)."""
-
 Convert = Callable[[Any], Any]
 
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - a timestamp without a zone is no instant

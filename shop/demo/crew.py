@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deploy.local.processes import SERVER_MARK
+
 STOP_S = 20.0
 RESTART_S = 0.5
 TAIL = 12
@@ -66,7 +68,7 @@ class Crew:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, **self._marks, "SERVER_OF_DOWNRIVER": f"worker-{member.sink}"},
+                env={**os.environ, **self._marks, SERVER_MARK: f"worker-{member.sink}"},
                 start_new_session=True,  # Ctrl-C is ours to hear: workers stop after the comparison, in order
             )
 

@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 
 from processors import tables
-from processors.change import Change, CheckedRecord, Kind, Op, Origin, TableId, pack_version
-from processors.decode import DEFAULT_PLACEHOLDER
+from processors.change import NOT_SENT, Change, CheckedRecord, Kind, Op, Origin, TableId, pack_version
 from processors.sinks import SINKS
 from processors.sinks.base import RawRoute, Route
 from processors.sinks.cache.keys import template
@@ -208,7 +207,7 @@ def test_joined_tables_are_routed_alike() -> None:
 @pytest.mark.parametrize("path", sorted(CONNECTORS.glob("*.json")), ids=lambda path: path.stem)
 def test_the_connectors_say_not_sent_as_the_decoder_expects(path: Path) -> None:
     config = json.loads(path.read_text(encoding="utf-8"))["config"]
-    assert config["unavailable.value.placeholder"] == DEFAULT_PLACEHOLDER
+    assert config["unavailable.value.placeholder"] == NOT_SENT
 
 
 GOVERNANCE = {

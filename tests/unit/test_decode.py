@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from processors.change import Change, CheckedRecord, Kind, Op, Origin, Stamp, pack_version
-from processors.decode import DEFAULT_PLACEHOLDER, Decoder, Undecodable
+from processors.change import NOT_SENT, Change, CheckedRecord, Kind, Op, Origin, Stamp, pack_version
+from processors.decode import Decoder, Undecodable
 from processors.tables import TABLES
 from processors.tables.base import Class
 from schemas.registry import RegistryAway
@@ -137,8 +137,8 @@ def test_an_unclassified_or_restricted_column_goes_no_further(capture: Capture, 
 
 
 def test_a_column_that_was_not_sent_is_absent(capture: Capture, decoder: Decoder) -> None:
-    before, after = sample("products", description="long"), sample("products", description=DEFAULT_PLACEHOLDER)
-    after["tags"] = [DEFAULT_PLACEHOLDER]
+    before, after = sample("products", description="long"), sample("products", description=NOT_SENT)
+    after["tags"] = [NOT_SENT]
     read = change(decoder, capture.record("products", "u", before=before, after=after))
     assert read.before == before
     assert read.after == {name: value for name, value in after.items() if name not in {"description", "tags"}}
@@ -160,7 +160,7 @@ def test_the_placeholder_is_a_setting_and_may_come_as_bytes_or_numbers(capture: 
 
 
 def test_a_quoted_placeholder_is_a_value(capture: Capture, decoder: Decoder) -> None:
-    row = sample("products", description=f"about {DEFAULT_PLACEHOLDER}")
+    row = sample("products", description=f"about {NOT_SENT}")
     assert change(decoder, capture.record("products", "c", after=row)).after == row
 
 

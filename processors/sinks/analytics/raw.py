@@ -6,14 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from processors.change import EPOCH_BITS, LSN_BITS
+from processors.change import EPOCH_BITS, LSN_BITS, NOT_SENT
 from processors.sinks.analytics.avro import Envelope, Field, quote, structure
 
 BOOKKEEPING = ("_op", "_kind", "_version", "_is_deleted", "_committed_at", "_transaction", "_before")
 """The columns of every history table that are not the source's; the underscore keeps them apart (addresses have a `kind`)."""
-NOT_SENT = "downriver:not-sent:5f0c6a4e9b7d4e21a3c8d1f6027be954"
-"""What the connectors write for an unchanged TOAST value; processors.decode.DEFAULT_PLACEHOLDER (a test holds them equal:
-a sink imports no decoder)."""
 EARLIEST_US, LATEST_US = -2_208_988_800_000_000, 10_413_791_999_999_999
 """What DateTime64(6) holds: 1900-01-01 to the last microsecond of 2299 (ClickHouse docs), in µs since 1970. Anything
 outside, infinity included, is stored as the nearer end."""
