@@ -187,7 +187,7 @@ async def _seen(
     topics = {sink: {table.topic(settings.source) for table in feeding(sink)} for sink in sinks}
     every = {(topic, number) for sink in sinks for topic in topics[sink] for number in range(PARTITIONS)}
     ends = {where: end for where, end in (await end_offsets(consumer, every)).items() if end > 0}
-    empty: dict[Where, set[int]] = {}
+    looked: dict[tuple[Where, int], bool] = {}
     told = ""
     while True:
         states = await _states(settings, reader, ends)
@@ -195,11 +195,11 @@ async def _seen(
             Missing(sink, *where, visible, end)
             for sink in sinks
             for where, end in ends.items()
-            if where[0] in topics[sink]
-            and (visible := states.get(StateKey(sink, *where), State()).visible) < end
-            and visible not in empty.get(where, ())
+            if where[0] in topics[sink] and (visible := states.get(StateKey(sink, *where), State()).visible) < end
         ]
-        missing = [each for each in behind if not await _nothing_left(consumer, each, empty)]
+        for sink in sinks:
+            await _look_behind(consumer, [each for each in behind if each.where == sink], looked)
+        missing = [each for each in behind if looked.get(((each.topic, each.partition), each.stands), True)]
         if not missing:
             return []
         left = {sink: sum(each.wanted - each.stands for each in missing if each.where == sink) for sink in sinks}
@@ -210,21 +210,30 @@ async def _seen(
         await asyncio.sleep(POLL_S)
 
 
-async def _nothing_left(consumer: AIOKafkaConsumer, missing: Missing, empty: dict[Where, set[int]]) -> bool:
-    """Look whether only transaction markers, or offsets emptied by compaction, are left up to the end; remember it."""
-    where = (missing.topic, missing.partition)
-    found = False
+async def _look_behind(
+    consumer: AIOKafkaConsumer, behind: Sequence[Missing], looked: dict[tuple[Where, int], bool]
+) -> None:
+    """Note whether records are left from each position to its end, or only transaction markers and what compaction emptied.
 
-    def take(_: Where, records: Sequence[object]) -> bool:
-        nonlocal found
-        found = bool(records)
-        return found
+    One read for all positions of a sink, and none for a position that was looked at before: a snapshot leaves every
+    partition of every table behind, and to read them one after the other at each poll took a minute (tried).
 
-    stands = await read_on(consumer, {where: missing.stands}, {where: missing.wanted}, take, time.monotonic() + GAP_S)
-    if found or stands[where] < missing.wanted:
-        return False
-    empty.setdefault(where, set()).add(missing.stands)
-    return True
+    Args:
+        looked: partition and position → whether records are left from there on; added to.
+    """
+    wanted = {(each.topic, each.partition): each for each in behind}
+    wanted = {where: each for where, each in wanted.items() if (where, each.stands) not in looked}
+
+    def take(where: Where, _: Sequence[object]) -> bool:
+        looked[where, wanted[where].stands] = True
+        return True
+
+    starts = {where: each.stands for where, each in wanted.items()}
+    ends = {where: each.wanted for where, each in wanted.items()}
+    stands = await read_on(consumer, starts, ends, take, time.monotonic() + GAP_S)
+    for where, position in stands.items():
+        if position >= ends[where]:
+            looked.setdefault((where, starts[where]), False)
 
 
 async def _states(settings: Settings, reader: StateReader, ends: Mapping[Where, int]) -> dict[StateKey, State]:
