@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -193,8 +193,8 @@ class Realm:
         self.cache.mset({f"inventory:{product}": OLD for product in made})
         return made
 
-    def stock(self, product: str, partition: int = 0, **more: Any) -> Record:
-        """Return the record of a change of the product's stock."""
+    def stock(self, product: str, partition: int = 0, *, lsn: int = 24_023_128, **more: Any) -> Record:
+        """Return the record of a change of the product's stock; `more` are columns."""
         row = sample("inventory", product_id=product, **more)
         return self.capture.record(
             "inventory",
@@ -202,8 +202,24 @@ class Realm:
             before=row | {"quantity": 0},
             after=row,
             partition=partition,
+            lsn=lsn,
             transaction=FROZEN_TRANSACTION,
         )
+
+    def stocks(self, products: Sequence[str]) -> list[Record]:
+        """Return one change of each product, spread over the partitions; encoded once, so that thousands are cheap."""
+        mould = str(uuid.uuid4())
+        made = self.stock(mould)
+        old, key, value = mould.encode(), made.key or b"", made.value or b""
+        return [
+            replace(
+                made,
+                partition=number % PARTITIONS,
+                key=key.replace(old, product.encode()),
+                value=value.replace(old, product.encode()),
+            )
+            for number, product in enumerate(products)
+        ]
 
     def send(self, records: Sequence[Record], producer: Producer | None = None) -> None:
         """Produce the records to their partitions; return when the broker has all of them."""

@@ -44,6 +44,7 @@ class Proxy:
     def stop(self) -> None:
         """Break everything and end the thread."""
         self.down()
+        self._call(self._settle())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -70,6 +71,12 @@ class Proxy:
         self._flows.set()
         await asyncio.sleep(0)
 
+    async def _settle(self) -> None:
+        connections = asyncio.all_tasks() - {asyncio.current_task()}
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
         try:
@@ -81,8 +88,8 @@ class Proxy:
             finally:
                 self._writers.discard(far_writer)
                 far_writer.transport.abort()
-        except OSError:
-            pass  # one end is gone: the other is told by the end of its connection
+        except (OSError, asyncio.CancelledError):
+            pass  # one end is gone, or the proxy stops: the other end is told by the end of its connection
         finally:
             self._writers.discard(writer)
             writer.transport.abort()
