@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import faust
 from faust.transport.drivers import TRANSPORTS
 
+from downriver.exits import DownriverError
 from downriver.kafka import ssl_context
 from downriver.settings import Kafka, Settings, load
 from processors.engine.transport import SCHEME, BatchSchema
+from processors.engine.waiting import WaitedTooLong
 from processors.sinks import SINKS
 from processors.tables.base import Lane
 
@@ -39,8 +41,11 @@ class App(faust.App):  # type: ignore[misc]  # faust ships no types
         return self.worker.deliverer
 
     async def on_start(self) -> None:
-        """Check and open what the worker needs, then start consuming."""
-        await self.worker.start()
+        """Check and open what the worker needs, then start consuming. Raises SystemExit where that can't be."""
+        try:
+            await self.worker.start()
+        except (DownriverError, WaitedTooLong) as error:  # Faust would end with a traceback, and with 1 whatever it is
+            raise SystemExit(self.worker.refused(error)) from None
         await super().on_start()
 
     async def on_shutdown(self) -> None:

@@ -12,6 +12,7 @@ Whatever ends the process between two steps, nothing unconfirmed is committed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -52,12 +53,13 @@ class Pace:
 
     Attributes:
         max_records: in one claim, about.
-        in_flight: claims that are written at the same time, besides the one that is kept for the first lane.
-        linger_s: at least this long between the starts of two claims of one lane (many small inserts hurt ClickHouse).
+        extra: claims written at the same time besides each lane's own one; these take the first lane's batches first.
+        linger_s: at least this long between the starts of two claims of one lane: what comes meanwhile joins the next
+            one (many small inserts hurt ClickHouse, many small refreshes Elasticsearch).
     """
 
     max_records: int
-    in_flight: int
+    extra: int
     linger_s: float = 0.0
 
 
@@ -170,13 +172,13 @@ class Deliverer:
 
     def start(self) -> None:
         """Start the writers. Opening the sink waits for its server."""
-        ranks = {self._rank(topic) for topic in self._plans}
+        ranks = frozenset(self._rank(topic) for topic in self._plans)
         self._spawn(self._open())
         self._spawn(self._visibility.run())
-        for _ in range(self._pace.in_flight):
-            self._spawn(self._writer(None))
-        if len(ranks) > 1:
-            self._spawn(self._writer({min(ranks)}))
+        for rank in ranks:  # a lane of its own for each: a flood in one neither delays nor starves another
+            self._spawn(self._writer(frozenset({rank})))
+        for _ in range(self._pace.extra):
+            self._spawn(self._writer(ranks))
 
     async def stop(self) -> None:
         """Stop all tasks and close the sink. Call `drain` first."""
@@ -227,13 +229,10 @@ class Deliverer:
 
     # -- writing
 
-    async def _writer(self, ranks: set[int] | None) -> None:
+    async def _writer(self, ranks: frozenset[int]) -> None:
         await self._opened.wait()
         while True:
-            claim = self.backlog.claim(self._pace.max_records, ranks)
-            if not claim:
-                await self.backlog.changed()
-                continue
+            claim = await self._claim(ranks)
             task = asyncio.current_task()
             inner = asyncio.get_running_loop().create_task(self._deliver(claim))
             self._writing[inner] = {batch.partition for batch in claim}
@@ -247,13 +246,28 @@ class Deliverer:
             finally:
                 self._writing.pop(inner, None)
 
+    async def _claim(self, ranks: frozenset[int]) -> list[Batch]:
+        """Wait for batches of the ranks whose linger time is over, and claim them."""
+        while True:
+            now = time.monotonic()
+            due = {rank: self._started.get(rank, 0.0) + self._pace.linger_s for rank in ranks}
+            ready = [rank for rank, at in due.items() if at <= now]
+            later_s = min((at - now for at in due.values() if at > now), default=None)
+            if not ready and later_s is not None:
+                await asyncio.sleep(later_s)
+                continue
+            if claim := self.backlog.claim(self._pace.max_records, ready):
+                self._started[self._rank(claim[0].partition.topic)] = now
+                return claim
+            with contextlib.suppress(TimeoutError):  # a rank that was not due may be now
+                await asyncio.wait_for(self.backlog.changed(), later_s)
+
     async def _deliver(self, claim: Sequence[Batch]) -> None:
         """Deliver the claim; on any end its partitions are free again, what was not delivered stays unacknowledged."""
         by_partition: dict[Partition, list[Batch]] = {}
         for batch in claim:
             by_partition.setdefault(batch.partition, []).append(batch)
         try:
-            await self._linger(self._rank(claim[0].partition.topic))
             for restored in {self._restored[partition] for partition in by_partition if partition in self._restored}:
                 await asyncio.shield(restored)
             began = time.perf_counter()
@@ -267,13 +281,6 @@ class Deliverer:
             for partition, batches in by_partition.items():
                 self.backlog.release(partition, batches)
             self._metrics.held_bytes.labels(self._sink.name).set(self.backlog.held)
-
-    async def _linger(self, rank: int) -> None:
-        if self._pace.linger_s:
-            now = time.monotonic()
-            start = max(self._started.get(rank, 0.0) + self._pace.linger_s, now)
-            self._started[rank] = start
-            await asyncio.sleep(start - now)
 
     async def _prepare(self, records: Sequence[Any]) -> Prepared:
         wait = self.waits.begin("the schema registry")

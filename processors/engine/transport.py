@@ -207,9 +207,10 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def on_stop(self) -> None:
-        """Finish or give back everything, then commit (Faust's part)."""
-        await self.delivery.drain()
-        await super().on_stop()
+        """Finish or give back everything, then commit (Faust's part). A start that was refused has nothing of either."""
+        if self.started:
+            await self.delivery.drain()
+            await super().on_stop()
 
 
 class Transport(driver.Transport):  # type: ignore[misc]

@@ -63,6 +63,7 @@ class Web:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop answering; waits a moment for requests under way."""
+        """Stop answering; waits a moment for requests under way. Does nothing if it was never started."""
         self._server.should_exit = True
-        self._thread.join(timeout=2)
+        if self._thread.is_alive():
+            self._thread.join(timeout=2)

@@ -33,9 +33,9 @@ from schemas.registry import SchemaRegistry
 
 log = structlog.get_logger(__name__)
 PACES: dict[str, Pace] = {
-    "cache": Pace(max_records=5_000, in_flight=3),
-    "search": Pace(max_records=5_000, in_flight=3, linger_s=0.05),
-    "analytics": Pace(max_records=50_000, in_flight=2, linger_s=0.5),
+    "cache": Pace(max_records=5_000, extra=2),
+    "search": Pace(max_records=5_000, extra=1, linger_s=0.2),
+    "analytics": Pace(max_records=50_000, extra=0, linger_s=1.0),
 }
 """How each kind of sink likes its batches. Every insert into ClickHouse makes parts that it must merge later."""
 
@@ -78,7 +78,7 @@ class StreamWorker:
         recorder = Recorder(
             self.sink.name, self.rules, settings=settings, publish=self._publish, registry=self.prometheus
         )
-        pace = PACES.get(self.kind, Pace(worker.max_batch, worker.writes_in_flight))
+        pace = PACES[self.kind]
         decoder = Decoder(
             settings.source, settings.epoch, list(self.tables.values()), self.registry, worker.max_record_bytes
         )
@@ -103,6 +103,9 @@ class StreamWorker:
     async def start(self) -> None:
         """Open what the worker needs. Called by the app before it consumes."""
         settings = self.settings
+        self.web.start()  # first: whoever watches must see who is waited for
+        about = {"sink": self.sink.name, "group": self.group, "lanes": list(self.lanes), "web": self.web.url}
+        log.info("worker_starts", **about)
         await start.check(settings, self.tables, self.waits, self.registry)
         self._producer = AIOKafkaProducer(
             **aiokafka_config(settings.kafka), acks="all", enable_idempotence=True, compression_type="lz4", linger_ms=5
@@ -110,8 +113,7 @@ class StreamWorker:
         await self._producer.start()
         self.deliverer.start()
         self.watchdog.start()
-        self.web.start()
-        log.info("worker_up", sink=self.sink.name, group=self.group, lanes=list(self.lanes), web=self.web.url)
+        log.info("worker_up", **about)
 
     async def stop(self) -> None:
         """Close everything; the consumer has drained the delivery before."""
@@ -130,9 +132,14 @@ class StreamWorker:
     async def _publish(self, key: bytes, value: bytes) -> None:
         await (await self._send(topic_name(self.settings), key=key, value=value))
 
+    def refused(self, error: Exception) -> int:
+        """Log why the worker can't start; return the exit code."""
+        code = _exit_code(error)
+        log.critical("worker_ends", code=int(code), reason=str(error))
+        return int(code)
+
     def _ended(self, error: BaseException) -> None:
-        code = Exit.SERVER_AWAY if isinstance(error, WaitedTooLong) else getattr(error, "exit_code", Exit.FAILED)
-        self.watchdog.end(code, f"{error}" or type(error).__name__)
+        self.watchdog.end(_exit_code(error), f"{error}" or type(error).__name__)
 
     def measure(self, consumer: Any) -> None:
         """Set the gauges: lag of every assigned partition, waits. Called every second by the app."""
@@ -163,3 +170,7 @@ class StreamWorker:
             "lag": self._lag,
             "waiting_s": waiting,
         }
+
+
+def _exit_code(error: BaseException) -> Exit:
+    return Exit.SERVER_AWAY if isinstance(error, WaitedTooLong) else getattr(error, "exit_code", Exit.FAILED)

@@ -307,8 +307,43 @@ async def test_a_wait_past_the_limit_ends_the_worker() -> None:
     await made.deliverer.stop()
 
 
+async def test_a_busy_first_lane_does_not_starve_the_others(house: House) -> None:
+    gate = asyncio.Event()
+
+    class Slow(MemorySink):
+        async def write(self, batch: Sequence[Put]) -> Sequence[Verdict]:
+            if any("hot" in (put.value or "") for put in batch):
+                await gate.wait()
+            return await super().write(batch)
+
+    house.replace_sink(Slow())
+    hot = [Partition(P.topic, number) for number in range(8)]  # more than there are writers to take them
+    await house.deliverer.assign({*hot, Q})
+    for partition in hot:
+        house.feed(b"h=hot", partition=partition)
+        await asyncio.sleep(0)
+    house.feed(b"a=1", partition=Q)
+    await house.committable(1, Q)
+    gate.set()
+    await house.committable(1, P)
+
+
+async def test_what_comes_during_the_linger_joins_the_next_claim() -> None:
+    made = House(pace=Pace(max_records=100, extra=0, linger_s=0.2))
+    made.deliverer.start()
+    await made.deliverer.assign({P, Q})
+    made.feed(b"a=1")
+    await made.committable(1)
+    for offset in range(1, 6):
+        made.feed(b"a=2", offset=offset)
+        await asyncio.sleep(0.001)
+    await made.committable(6)
+    assert [len(batch) for batch in made.sink.writes] == [1, 5]
+    await made.deliverer.stop()
+
+
 async def test_order_within_a_partition_is_kept_over_many_claims() -> None:
-    made = House(pace=Pace(max_records=3, in_flight=4))
+    made = House(pace=Pace(max_records=3, extra=4))
     made.deliverer.start()
     await made.deliverer.assign({P, Q})
     for start in range(0, 100, 2):

@@ -20,6 +20,8 @@ from processors.sinks.base import APPLIED, SinkUnavailable, Verdict, rejected
 
 Command = AnalyticsRecord | AnalyticsRow
 T = TypeVar("T")
+THREADS = 4
+"""Writes under way at the same time: one a lane, and one to spare."""
 
 
 class AnalyticsSink:
@@ -28,15 +30,14 @@ class AnalyticsSink:
     def __init__(self, settings: Settings, *, name: str = "analytics") -> None:
         self.name = name
         self._epoch = settings.epoch
-        self._threads = settings.worker.writes_in_flight
-        self._store = Store(settings.clickhouse, self._threads)
+        self._store = Store(settings.clickhouse, THREADS)
         self._executor: ThreadPoolExecutor | None = None
         self._columns: dict[str, Mapping[str, str]] = {}
         self._statements: dict[tuple[str, int], str] = {}
 
     async def open(self) -> None:
         """Connect, create the database if it is not there, apply the migrations."""
-        self._executor = self._executor or ThreadPoolExecutor(self._threads, thread_name_prefix=self.name)
+        self._executor = self._executor or ThreadPoolExecutor(THREADS, thread_name_prefix=self.name)
         self._columns.clear()
         self._statements.clear()
         await self._in_thread(self._store.open)
