@@ -28,6 +28,8 @@ class Harness(ABC):
     """Whether a command that changes nothing is STALE. A store that sorts versions out by itself answers APPLIED."""
     refuses: ClassVar[bool]
     """Whether there are commands that the store refuses for what they hold."""
+    kinds: ClassVar[int]
+    """How many kinds of keys there are, each with commands of its own. Keys take turns."""
     remote: ClassVar[bool]
     """Whether there is a server, which can be away when the sink is opened."""
 
@@ -85,6 +87,22 @@ class Harness(ABC):
     async def back(self) -> None:
         """End what `away()` or `lose_replies()` began."""
 
+    async def one_of_each(self) -> list[str]:
+        """Return new keys, one of each kind."""
+        return [await self.key() for _ in range(self.kinds)]
+
+    async def commits(self, keys: Sequence[str], version: int, value: int | None) -> list[Any]:
+        """Return the commands of the same change of each key."""
+        return [await self.commit(key, version, value) for key in keys]
+
+    async def reads(self, keys: Sequence[str]) -> list[int | None]:
+        """Return what a reader gets for each key."""
+        return [await self.read(key) for key in keys]
+
+    async def sees(self, keys: Sequence[str]) -> list[Any]:
+        """Return everything that a reader can see of each key."""
+        return [await self.seen(key) for key in keys]
+
     def sink(self) -> Sink[Any]:
         """Build a sink; `stop()` closes it."""
         self.sinks.append(self.build())
@@ -117,6 +135,7 @@ class MemoryHarness(Harness):
     """The reference: several sinks over one dictionary."""
 
     kind = "memory"
+    kinds = 1
     tells_stale = True
     refuses = False
     remote = False

@@ -31,6 +31,7 @@ class AnalyticsHarness(RemoteHarness):
     """A database of its own. The store keeps the newest version by itself, so no command is called stale."""
 
     kind = "analytics"
+    kinds = 2
     tells_stale = False
     refuses = True
     markers = (b"insert into", b"content-encoding:")  # the client compresses decoded rows, statement and all

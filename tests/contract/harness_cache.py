@@ -31,6 +31,7 @@ class CacheHarness(RemoteHarness):
     """Every second key is a page, which is invalidated by its tag."""
 
     kind = "cache"
+    kinds = 2
     tells_stale = False
     refuses = False
     markers = (b"unlink",)

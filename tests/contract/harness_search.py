@@ -33,6 +33,7 @@ class SearchHarness(RemoteHarness):
     """Indexes under a prefix of their own."""
 
     kind = "search"
+    kinds = 3
     tells_stale = True
     refuses = True
     markers = (b"_bulk",)
@@ -46,7 +47,7 @@ class SearchHarness(RemoteHarness):
         own = settings.elasticsearch.model_copy(update={"prefix": prefix})
         self.settings = settings.model_copy(update={"elasticsearch": own})
         self.prefix = prefix
-        self.kinds = cycle((PRODUCT, STOCK, REVIEW))
+        self.turns = cycle((PRODUCT, STOCK, REVIEW))
         self.elastic: Elastic | None = None
         self.direct: SearchSink | None = None
 
@@ -82,7 +83,7 @@ class SearchHarness(RemoteHarness):
 
     async def key(self) -> str:
         """See Harness. Stock is seen in a listed product, so a stock's key comes with its product."""
-        kind = next(self.kinds)
+        kind = next(self.turns)
         key = f"{kind}-{uuid.uuid4()}"
         if kind == STOCK:
             if self.direct is None:

@@ -77,19 +77,19 @@ async def test_an_empty_batch_is_nothing(harness: Harness) -> None:
 
 
 async def test_a_reader_sees_the_newest_value(harness: Harness) -> None:
-    sink, key = await harness.opened(), await harness.key()
-    assert await harness.read(key) is None
+    sink, keys = await harness.opened(), await harness.one_of_each()
+    assert await harness.reads(keys) == [None for _ in keys]
     for version, value in enumerate([7, 8, None, 9], start=1):
-        assert await outcomes(sink, await harness.commit(key, version, value)) == [Outcome.APPLIED]
-        assert await harness.read(key) == value
+        assert await outcomes(sink, *await harness.commits(keys, version, value)) == [Outcome.APPLIED for _ in keys]
+        assert await harness.reads(keys) == [value for _ in keys]
 
 
 async def test_opened_twice_it_still_writes(harness: Harness) -> None:
-    sink, key = await harness.opened(), await harness.key()
-    await outcomes(sink, await harness.commit(key, 1, 1))
+    sink, keys = await harness.opened(), await harness.one_of_each()
+    await outcomes(sink, *await harness.commits(keys, 1, 1))
     await sink.open()
-    assert await outcomes(sink, await harness.commit(key, 2, 2)) == [Outcome.APPLIED]
-    assert await harness.read(key) == 2
+    assert await outcomes(sink, *await harness.commits(keys, 2, 2)) == [Outcome.APPLIED for _ in keys]
+    assert await harness.reads(keys) == [2 for _ in keys]
 
 
 async def test_several_open_an_empty_store_at_once(stored: Harness, request: pytest.FixtureRequest) -> None:
@@ -109,15 +109,12 @@ async def test_several_open_an_empty_store_at_once(stored: Harness, request: pyt
 
 async def test_one_verdict_for_each_command_in_its_place(harness: Harness) -> None:
     sink = await harness.opened()
-    keys = [await harness.key() for _ in range(4)]
-    await outcomes(sink, *[await harness.commit(key, 5, 5) for key in keys])
-    batch, expected = [], []
-    for number, key in enumerate(keys):
-        late = number % 2 == 0
-        batch.append(await harness.commit(key, 4 if late else 6, 6))
-        expected.append(harness.no_news if late else Outcome.APPLIED)
-    assert await outcomes(sink, *batch) == expected
-    assert [await harness.read(key) for key in keys] == [5, 6, 5, 6]
+    keys = [*await harness.one_of_each(), *await harness.one_of_each(), await harness.key()]
+    await outcomes(sink, *await harness.commits(keys, 5, 5))
+    late = [number % 2 == 0 for number in range(len(keys))]
+    batch = [await harness.commit(key, 4 if is_late else 6, 6) for key, is_late in zip(keys, late, strict=True)]
+    assert await outcomes(sink, *batch) == [harness.no_news if is_late else Outcome.APPLIED for is_late in late]
+    assert await harness.reads(keys) == [5 if is_late else 6 for is_late in late]
 
 
 @refusing_ones
@@ -137,79 +134,84 @@ async def test_what_the_store_refuses_takes_nothing_else_down(harness: Harness) 
         assert [await harness.read(key) for key in keys] == [3] * 6
 
 
-async def history(harness: Harness, key: str) -> list[Any]:
-    """Return the commands of a key's life, which ends at 4."""
-    return [await harness.commit(key, version, value) for version, value in enumerate([1, 2, None, 4], start=1)]
+async def history(harness: Harness, keys: Sequence[str]) -> list[list[Any]]:
+    """Return the changes of a life that ends at 4: for each change its commands, one a key."""
+    return [await harness.commits(keys, version, value) for version, value in enumerate([1, 2, None, 4], start=1)]
+
+
+def together(*changes: Sequence[Any]) -> list[Any]:
+    """Return the commands of several changes as one batch."""
+    return [command for change in changes for command in change]
 
 
 async def test_all_of_it_again_changes_nothing(harness: Harness) -> None:
-    sink, key = await harness.opened(), await harness.key()
-    batch = await history(harness, key)
+    sink, keys = await harness.opened(), await harness.one_of_each()
+    batch = together(*await history(harness, keys))
     await outcomes(sink, *batch)
-    seen = await harness.seen(key)
-    assert await outcomes(sink, *batch) == [harness.no_news] * 4
-    assert await harness.seen(key) == seen
-    assert await harness.read(key) == 4
+    seen = await harness.sees(keys)
+    assert await outcomes(sink, *batch) == [harness.no_news for _ in batch]
+    assert await harness.sees(keys) == seen
+    assert await harness.reads(keys) == [4 for _ in keys]
 
 
 async def test_any_part_of_it_again_changes_nothing(harness: Harness) -> None:
-    sink, key = await harness.opened(), await harness.key()
-    batch = await history(harness, key)
-    await outcomes(sink, *batch)
-    seen = await harness.seen(key)
-    for part in (batch[:1], batch[1:3], batch[2:], [batch[0], batch[0]], [*batch, *batch]):
-        assert await outcomes(sink, *part) == [harness.no_news] * len(part)
-        assert await harness.seen(key) == seen
+    sink, keys = await harness.opened(), await harness.one_of_each()
+    life = await history(harness, keys)
+    await outcomes(sink, *together(*life))
+    seen = await harness.sees(keys)
+    for part in (life[:1], life[1:3], life[2:], [life[0], life[0]], [*life, *life]):
+        batch = together(*part)
+        assert await outcomes(sink, *batch) == [harness.no_news for _ in batch]
+        assert await harness.sees(keys) == seen
 
 
 async def test_the_newest_of_one_batch_wins_wherever_it_stands(harness: Harness) -> None:
-    sink, key = await harness.opened(), await harness.key()
-    first, second, gone, last = await history(harness, key)
-    await outcomes(sink, last, first, gone, second)
-    assert await harness.read(key) == 4
+    sink, keys = await harness.opened(), await harness.one_of_each()
+    first, second, gone, last = await history(harness, keys)
+    await outcomes(sink, *together(last, first, gone, second))
+    assert await harness.reads(keys) == [4 for _ in keys]
 
 
 async def test_an_older_change_comes_too_late(harness: Harness) -> None:
-    sink, key = await harness.opened(), await harness.key()
-    older, newer = await harness.commit(key, 1, 1), await harness.commit(key, 2, 2)
-    await outcomes(sink, newer)
-    assert await outcomes(sink, older) == [harness.no_news]
-    assert await harness.read(key) == 2
+    sink, keys = await harness.opened(), await harness.one_of_each()
+    older, newer = await harness.commits(keys, 1, 1), await harness.commits(keys, 2, 2)
+    await outcomes(sink, *newer)
+    assert await outcomes(sink, *older) == [harness.no_news for _ in keys]
+    assert await harness.reads(keys) == [2 for _ in keys]
 
 
 async def test_a_snapshot_row_creates_what_is_missing(harness: Harness) -> None:
-    sink, key = await harness.opened(), await harness.key()
-    assert await outcomes(sink, await harness.commit(key, 0, 3)) == [Outcome.APPLIED]
-    assert await harness.read(key) == 3
-    assert await outcomes(sink, await harness.commit(key, 1, 4)) == [Outcome.APPLIED]
-    assert await harness.read(key) == 4
+    sink, keys = await harness.opened(), await harness.one_of_each()
+    for version, value in ((0, 3), (1, 4)):
+        assert await outcomes(sink, *await harness.commits(keys, version, value)) == [Outcome.APPLIED for _ in keys]
+        assert await harness.reads(keys) == [value for _ in keys]
 
 
 @pytest.mark.parametrize("value", [2, None])
 async def test_a_snapshot_row_never_overwrites(harness: Harness, value: int | None) -> None:
-    sink, key = await harness.opened(), await harness.key()
-    await outcomes(sink, await harness.commit(key, 1, 1), await harness.commit(key, 2, value))
-    assert await outcomes(sink, await harness.commit(key, 0, 9)) == [harness.no_news]
-    assert await harness.read(key) == value
+    sink, keys = await harness.opened(), await harness.one_of_each()
+    await outcomes(sink, *await harness.commits(keys, 1, 1), *await harness.commits(keys, 2, value))
+    assert await outcomes(sink, *await harness.commits(keys, 0, 9)) == [harness.no_news for _ in keys]
+    assert await harness.reads(keys) == [value for _ in keys]
 
 
 async def test_what_is_deleted_stays_deleted_when_its_life_is_replayed(harness: Harness) -> None:
-    sink, key = await harness.opened(), await harness.key()
-    batch = [await harness.commit(key, version, value) for version, value in enumerate([1, 2, None], start=1)]
-    for command in batch:
-        await outcomes(sink, command)
-    for part in (batch[:1], batch[:2], batch):
-        await outcomes(sink, *part)
-        assert await harness.read(key) is None
+    sink, keys = await harness.opened(), await harness.one_of_each()
+    life = [*(await history(harness, keys))[:2], await harness.commits(keys, 5, None)]
+    for change in life:
+        await outcomes(sink, *change)
+    for part in (life[:1], life[:2], life):
+        await outcomes(sink, *together(*part))
+        assert await harness.reads(keys) == [None for _ in keys]
 
 
 async def test_what_is_inserted_after_a_delete_lives(harness: Harness) -> None:
-    sink, key = await harness.opened(), await harness.key()
-    first, gone = await harness.commit(key, 1, 1), await harness.commit(key, 2, None)
-    await outcomes(sink, first, gone)
-    assert await outcomes(sink, await harness.commit(key, 3, 5)) == [Outcome.APPLIED]
-    await outcomes(sink, gone, first)
-    assert await harness.read(key) == 5
+    sink, keys = await harness.opened(), await harness.one_of_each()
+    first, gone = await harness.commits(keys, 1, 1), await harness.commits(keys, 2, None)
+    await outcomes(sink, *first, *gone)
+    assert await outcomes(sink, *await harness.commits(keys, 3, 5)) == [Outcome.APPLIED for _ in keys]
+    await outcomes(sink, *gone, *first)
+    assert await harness.reads(keys) == [5 for _ in keys]
 
 
 LIVES = st.lists(st.lists(st.none() | st.integers(1, 99), min_size=1, max_size=4), min_size=1, max_size=3)
@@ -238,34 +240,34 @@ async def test_duplicates_in_any_order_end_as_the_changes_in_order(
 
 
 async def test_a_write_whose_answer_was_lost_is_written_again(harness: Harness) -> None:
-    sink = await harness.opened()
-    keys = [await harness.key() for _ in range(3)]
-    batch = [await harness.commit(key, 1, 6) for key in keys]
+    sink, keys = await harness.opened(), await harness.one_of_each()
+    batch = await harness.commits(keys, 1, 6)
     await harness.lose_replies()
     with pytest.raises(SinkUnavailable):
         await sink.write(batch)
     await harness.back()
     await sink.shown()
-    assert 6 in [await harness.read(key) for key in keys], "the answer was lost, not the write"
+    assert 6 in await harness.reads(keys), "the answer was lost, not the write"
     # APPLIED where nothing had arrived yet, else no news
     assert set(await outcomes(sink, *batch)) <= {Outcome.APPLIED, harness.no_news}
-    assert [await harness.read(key) for key in keys] == [6, 6, 6]
-    seen = [await harness.seen(key) for key in keys]
-    assert await outcomes(sink, *batch) == [harness.no_news] * 3
-    assert [await harness.seen(key) for key in keys] == seen
+    assert await harness.reads(keys) == [6 for _ in keys]
+    seen = await harness.sees(keys)
+    assert await outcomes(sink, *batch) == [harness.no_news for _ in keys]
+    assert await harness.sees(keys) == seen
 
 
 async def test_another_worker_takes_over_and_the_first_one_comes_late(harness: Harness) -> None:
     first, second = await harness.opened(), await harness.opened()
-    key = await harness.key()
-    one, two = await harness.commit(key, 1, 1), await harness.commit(key, 2, 2)
-    assert await outcomes(first, one) == [Outcome.APPLIED]
-    assert await outcomes(second, one, two) == [harness.no_news, Outcome.APPLIED]
-    assert await outcomes(first, one, two) == [harness.no_news] * 2
-    gone = await harness.commit(key, 3, None)
-    assert await outcomes(first, gone) == [Outcome.APPLIED]
-    assert await outcomes(second, two) == [harness.no_news]
-    assert await harness.read(key) is None
+    keys = await harness.one_of_each()
+    applied, no_news = [Outcome.APPLIED for _ in keys], [harness.no_news for _ in keys]
+    one, two = await harness.commits(keys, 1, 1), await harness.commits(keys, 2, 2)
+    assert await outcomes(first, *one) == applied
+    assert await outcomes(second, *one, *two) == no_news + applied
+    assert await outcomes(first, *one, *two) == no_news + no_news
+    gone = await harness.commits(keys, 3, None)
+    assert await outcomes(first, *gone) == applied
+    assert await outcomes(second, *two) == no_news
+    assert await harness.reads(keys) == [None for _ in keys]
 
 
 async def test_writes_of_different_keys_at_once(harness: Harness) -> None:
@@ -284,42 +286,42 @@ async def test_writes_of_different_keys_at_once(harness: Harness) -> None:
 
 
 async def test_a_server_that_is_away_is_named_and_the_same_sink_recovers(harness: Harness) -> None:
-    sink, key = await harness.opened(), await harness.key()
-    await outcomes(sink, await harness.commit(key, 1, 1))
-    command = await harness.commit(key, 2, 2)
+    sink, keys = await harness.opened(), await harness.one_of_each()
+    await outcomes(sink, *await harness.commits(keys, 1, 1))
+    change = await harness.commits(keys, 2, 2)
     await harness.away()
-    for _ in range(2):
+    for command in change:
         with pytest.raises(SinkUnavailable, match=harness.server):
             await sink.write([command])
     await harness.back()
-    assert await outcomes(sink, command) == [Outcome.APPLIED]
-    assert await harness.read(key) == 2
+    assert await outcomes(sink, *change) == [Outcome.APPLIED for _ in keys]
+    assert await harness.reads(keys) == [2 for _ in keys]
 
 
 @remote_ones
 async def test_a_sink_that_found_no_server_opens_later(harness: Harness) -> None:
-    sink, key = harness.sink(), await harness.key()
+    sink, keys = harness.sink(), await harness.one_of_each()
     await harness.away()
     for _ in range(2):
         with pytest.raises(SinkUnavailable, match=harness.server):
             await sink.open()
     await harness.back()
     await sink.open()
-    assert await outcomes(sink, await harness.commit(key, 1, 1)) == [Outcome.APPLIED]
-    assert await harness.read(key) == 1
+    assert await outcomes(sink, *await harness.commits(keys, 1, 1)) == [Outcome.APPLIED for _ in keys]
+    assert await harness.reads(keys) == [1 for _ in keys]
 
 
 async def test_closing_twice_is_closing_once(harness: Harness) -> None:
-    sink, key = await harness.opened(), await harness.key()
-    await outcomes(sink, await harness.commit(key, 1, 1))
+    sink, keys = await harness.opened(), await harness.one_of_each()
+    await outcomes(sink, *await harness.commits(keys, 1, 1))
     await sink.close()
     await sink.close()
-    assert await harness.read(key) == 1
+    assert await harness.reads(keys) == [1 for _ in keys]
 
 
 async def test_closing_does_not_mind_a_server_that_is_away(harness: Harness) -> None:
-    sink, key = await harness.opened(), await harness.key()
-    await outcomes(sink, await harness.commit(key, 1, 1))
+    sink, keys = await harness.opened(), await harness.one_of_each()
+    await outcomes(sink, *await harness.commits(keys, 1, 1))
     await harness.away()
     await sink.close()
-    assert await harness.read(key) == 1
+    assert await harness.reads(keys) == [1 for _ in keys]
