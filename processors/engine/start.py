@@ -23,7 +23,8 @@ from processors.tables.base import PARTITIONS, Table
 from schemas.registry import RegistryAway, SchemaRegistry
 
 log = structlog.get_logger(__name__)
-TIMEOUT_S = 10.0
+TIMEOUT_S = 5.0
+"""Of one question to Kafka. A worker that is asked to stop meanwhile stops after it."""
 
 
 async def check(settings: Settings, tables: Mapping[str, Table], waits: Waits, registry: SchemaRegistry) -> None:

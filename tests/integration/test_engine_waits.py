@@ -12,6 +12,7 @@ import pytest
 from downriver.exits import Exit
 from downriver.settings import Settings
 from processors.tables.base import PARTITIONS
+from tests.support.columns import optional
 from tests.support.engine import START_S, Realm, WorkerProcess, realm_on, until
 from tests.support.proxy import Proxy, proxied
 
@@ -43,30 +44,32 @@ def waits_for(worker: WorkerProcess, who: str) -> None:
     assert who in worker.logged("waiting")["on"]
 
 
-@pytest.mark.parametrize("fault", ["down", "hang"])
-def test_a_registry_that_is_away_is_waited_for(realm: Realm, fault: str) -> None:
+def test_a_registry_that_is_away_is_waited_for(realm: Realm) -> None:
     with in_front_of(realm.settings.registry.url) as (proxy, url):
         worker = realm.worker(registry__url=url, registry__timeout_s=0.5).ready()
-        getattr(proxy, fault)()
-        products = realm.products(50)
-        realm.send(realm.stocks(products))
-        waits_for(worker, "the schema registry")
-        until(lambda: worker.metrics("downriver_waiting_seconds").get((), 0) > 0, "the metric shows it, too")
-        assert realm.stale(products) == products
-        assert realm.committed() == {}
-        proxy.up()
-        until(lambda: not realm.stale(products), "delivered once it is back")
-        realm.all_committed()
+        for fault in (proxy.down, proxy.hang):
+            fault()
+            columns = realm.capture.columns["inventory"]
+            new = {f"new_{fault.__name__}": optional("int")}  # a schema that the worker has not asked for yet
+            realm.capture.columns["inventory"] = columns | new
+            products, before = realm.products(50), realm.committed()
+            realm.send(realm.stocks(products))
+            waits_for(worker, "the schema registry")
+            until(lambda: worker.metrics("downriver_waiting_seconds").get((), 0) > 0, "the metric shows it, too")
+            assert realm.stale(products) == products
+            assert realm.committed() == before
+            proxy.up()
+            until(lambda sent=products: not realm.stale(sent), "delivered once it is back")  # type: ignore[misc]
+            realm.all_committed()
+            until(lambda: worker.health()[0] == 200, "ready again")
+            assert worker.health()[1]["waiting_s"] == {}
         assert realm.dead() == []
-        until(lambda: worker.health()[0] == 200, "ready again")
-        assert worker.health()[1]["waiting_s"] == {}
 
 
-@pytest.mark.parametrize("fault", ["down", "hang"])
-def test_a_sink_away_longer_than_the_limit_ends_the_worker_with_nothing_committed(realm: Realm, fault: str) -> None:
+def test_a_sink_away_longer_than_the_limit_ends_the_worker_with_nothing_committed(realm: Realm) -> None:
     with in_front_of(realm.settings.redis.url) as (proxy, url):
         worker = realm.worker(redis__url=url, redis__timeout_s=0.5, worker__max_wait_s=3).ready()
-        getattr(proxy, fault)()
+        proxy.hang()
         products = realm.products(50)
         realm.send(realm.stocks(products))
         assert worker.ended() == Exit.SERVER_AWAY
@@ -129,9 +132,9 @@ def test_an_asked_stop_under_load_commits_what_it_delivered(realm: Realm) -> Non
     assert worker.ended() == Exit.OK
     assert worker.named("worker_down")
     committed = realm.committed()
-    below, above = [], []
-    for number, product in enumerate(products):
-        (below if number // PARTITIONS < committed.get(number % PARTITIONS, 0) else above).append(product)
+    delivered = [n // PARTITIONS < committed.get(n % PARTITIONS, 0) for n in range(len(products))]
+    below = [product for product, done in zip(products, delivered, strict=True) if done]
+    above = [product for product, done in zip(products, delivered, strict=True) if not done]
     assert realm.stale(below) == []
     assert realm.stale(above) == above, "what was written was committed, too: nothing is delivered a second time"
     realm.worker()

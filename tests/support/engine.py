@@ -104,7 +104,7 @@ class WorkerProcess:
     @property
     def url(self) -> str:
         """Where health and metrics are."""
-        return str(self.logged("worker_up")["web"])
+        return str(self.logged("worker_starts")["web"])
 
     def health(self) -> tuple[int, dict[str, Any]]:
         """Return status and body of /health."""
