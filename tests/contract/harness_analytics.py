@@ -55,9 +55,11 @@ class AnalyticsHarness(RemoteHarness):
         capture = Capture()
         with served(capture.registry) as registry_url:
             made = cls(settings, registry_url, capture)
-            yield made
-            made.reader.command(f"DROP DATABASE IF EXISTS {made.database}")
-            made.reader.close()
+            try:
+                yield made
+            finally:
+                made.reader.command(f"DROP DATABASE IF EXISTS {made.database}")
+                made.reader.close()
 
     def build(self) -> Sink[Any]:
         """See Harness."""

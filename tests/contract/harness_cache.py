@@ -57,10 +57,12 @@ class CacheHarness(RemoteHarness):
             row = source.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
         assert row is not None
         made = cls(settings.model_copy(update={"postgres": postgres}), row[0] % 2**32)
-        yield made
-        with redis.Redis.from_url(settings.redis.url) as client:
-            for key in made.source:
-                client.unlink(key, lease_key(key), tag_key(key))
+        try:
+            yield made
+        finally:
+            with redis.Redis.from_url(settings.redis.url) as client:
+                for key in made.source:
+                    client.unlink(key, lease_key(key), tag_key(key))
 
     def build(self) -> Sink[Any]:
         """See Harness."""

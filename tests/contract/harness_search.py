@@ -57,10 +57,12 @@ class SearchHarness(RemoteHarness):
         """See Harness."""
         assert settings is not None
         made = cls(settings)
-        yield made
-        for plan in (products(made.prefix), reviews(made.prefix)):
-            url = f"{settings.elasticsearch.url}/{plan.name}?ignore_unavailable=true"
-            httpx2.delete(url, timeout=30).raise_for_status()
+        try:
+            yield made
+        finally:
+            for plan in (products(made.prefix), reviews(made.prefix)):
+                url = f"{settings.elasticsearch.url}/{plan.name}?ignore_unavailable=true"
+                httpx2.delete(url, timeout=30).raise_for_status()
 
     def build(self) -> Sink[Any]:
         """See Harness."""
