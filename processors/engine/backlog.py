@@ -1,7 +1,7 @@
 """What is fetched and waits to be written: bounded in bytes, taken by priority, one writer a partition. Pure but for one event.
 
 Memory is bounded at the fetch: a partition that has enough waiting is not asked for more (`is_open`), so a partition
-that is stuck stops itself and nobody else.
+that is stuck stops itself and nobody else. The bound may be passed by what one fetch brings (worker.max_batch records).
 """
 
 from __future__ import annotations

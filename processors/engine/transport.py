@@ -1,7 +1,8 @@
 """Faust's aiokafka driver on a short lead: one Faust message per fetched record batch, and our own offset accounting.
 
-What Faust does by default, and why it is replaced, is in docs/decisions/0001; tests/integration/test_faust_defaults.py
-holds each of those defaults against the installed version. This file is used by faust only; it knows no sink.
+What Faust does by default, and why it is replaced, is in docs/decisions/0001; tests/unit/test_faust_defaults.py and
+tests/integration/test_faust_on_kafka.py hold each of those defaults against the installed version. This file is used by
+faust only; it knows no sink.
 """
 
 from __future__ import annotations

@@ -80,6 +80,20 @@ def test_a_sink_away_longer_than_the_limit_ends_the_worker_with_nothing_committe
         assert realm.stale(products) == products
 
 
+def test_a_worker_that_makes_no_progress_and_knows_no_reason_ends_as_stalled(realm: Realm) -> None:
+    with in_front_of(realm.settings.redis.url) as (proxy, url):
+        worker = realm.worker(redis__url=url, redis__timeout_s=120, worker__stall_s=3).ready()
+        proxy.hang()
+        products = realm.products(50)
+        realm.send(realm.stocks(products))
+        assert worker.ended() == Exit.STALLED
+        assert "50 records lag and nothing was delivered for" in worker.logged("worker_ends")["reason"]
+        assert realm.committed() == {}
+        assert realm.stale(products) == products
+        realm.worker()
+        until(lambda: not realm.stale(products), "a new worker takes over", START_S)
+
+
 def test_a_sink_away_at_the_start_is_waited_for_and_then_delivers(realm: Realm) -> None:
     products = realm.products(20)
     realm.send(realm.stocks(products))
@@ -95,10 +109,11 @@ def test_a_sink_away_at_the_start_is_waited_for_and_then_delivers(realm: Realm) 
 
 
 def test_a_stuck_sink_holds_memory_flat_while_records_wait(realm: Realm) -> None:
-    limit = 8 * 2**20
+    limit, fetched = 8 * 2**20, 500
     with in_front_of(realm.settings.redis.url) as (proxy, url):
         proxy.hang()
-        worker = realm.worker(redis__url=url, redis__timeout_s=2, worker__max_buffered_bytes=limit)
+        bounds = {"worker__max_buffered_bytes": limit, "worker__max_batch": fetched}
+        worker = realm.worker(redis__url=url, redis__timeout_s=2, **bounds)
         waits_for(worker, "cache")
         few = realm.products(2_000)
         records = realm.stocks(few)
@@ -114,7 +129,8 @@ def test_a_stuck_sink_holds_memory_flat_while_records_wait(realm: Realm) -> None
             return len(held) > 30 and len(set(held[-20:])) == 1
 
         until(full, "the buffers are full and stay so", START_S)
-        assert 0 < max(held) <= limit * 1.3
+        one_fetch = fetched * (len(records[0].key or b"") + len(records[0].value or b""))
+        assert limit / 2 < max(held) <= limit * 1.25 + one_fetch, "see Backlog: the first lane may hold a quarter more"
         assert rss[-1] - rss[-20] < limit
         assert realm.committed() == {}
         assert realm.ends() == dict.fromkeys(range(PARTITIONS), 25_000)
