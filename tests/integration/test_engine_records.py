@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import struct
 import uuid
@@ -13,6 +14,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from downriver.kafka import confluent_config
 from downriver.settings import Settings
+from processors.propagation.state import State
+from processors.propagation.topic import load_states
 from tests.support.avro import Record, encode, envelope_schema, table
 from tests.support.columns import COLUMNS, sample
 from tests.support.engine import Realm, WorkerProcess, headers_of, realm_on, until
@@ -129,6 +132,9 @@ def test_aborted_records_are_not_delivered_and_markers_leave_no_lag(realm: Realm
     assert realm.stale(aborted) == aborted
     assert len(realm.dead()) == before
     until(lambda: worker.health()[1]["lag"] == 0, "no lag")
+    published = asyncio.run(load_states(realm.settings, "cache"))
+    seen = {number: State.decode(state).visible for (_, number), state in published.items()}
+    assert seen == realm.ends(), "whoever waits for the end offsets to be visible must not wait for markers"
 
 
 def test_an_open_transaction_is_no_lag_and_holds_back_what_follows(realm: Realm, worker: WorkerProcess) -> None:
