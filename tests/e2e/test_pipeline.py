@@ -219,10 +219,12 @@ async def test_workers_killed_hard_again_and_again_lose_nothing(pipeline: Pipeli
         async with pipeline.changing(rate=80, seed=11) as account:
             for sink in (*SINKS, *SINKS):
                 await pipeline.kill(sink)
-                product = pipeline.execute("SELECT id FROM products ORDER BY random() LIMIT 1")[0][0]
+                product = (await pipeline.execute("SELECT id FROM products ORDER BY random() LIMIT 1"))[0][0]
                 key = f"product:{product}"
                 await pipeline.read(key)
-                pipeline.execute("UPDATE products SET price = price + 0.01 WHERE id = %s AND price < 90000", product)
+                await pipeline.execute(
+                    "UPDATE products SET price = price + 0.01 WHERE id = %s AND price < 90000", product
+                )
                 await pipeline.gone(key) if sink == "cache" else None
         await pipeline.prove(before, account)
     finally:
@@ -247,9 +249,9 @@ def verify(pipeline: Pipeline) -> tuple[int, dict[str, Any]]:
 
 
 async def test_a_sink_damaged_behind_the_pipelines_back_is_found_exactly(pipeline: Pipeline) -> None:
-    rows = pipeline.execute("SELECT id, category FROM products WHERE length(category) < 100 ORDER BY id LIMIT 2")
+    rows = await pipeline.execute("SELECT id, category FROM products WHERE length(category) < 100 ORDER BY id LIMIT 2")
     (document, category), (entry, _) = rows
-    (address,) = pipeline.execute("SELECT id FROM addresses ORDER BY id LIMIT 1")[0]
+    ((address,),) = await pipeline.execute("SELECT id FROM addresses ORDER BY id LIMIT 1")
     await pipeline.arrived()
     code, result = await asyncio.to_thread(verify, pipeline)
     assert (code, result["ok"], result["differences"]) == (Exit.OK, True, [])
@@ -279,9 +281,9 @@ async def test_a_sink_damaged_behind_the_pipelines_back_is_found_exactly(pipelin
     }
 
     # the next change of each row mends it: a document and a row are what the newest change says
-    pipeline.execute("UPDATE products SET name = name || '!' WHERE id = %s", document)
-    pipeline.execute("UPDATE addresses SET is_default = is_default WHERE id = %s", address)
-    pipeline.execute("UPDATE inventory SET reserved = reserved WHERE product_id = %s", entry)
+    await pipeline.execute("UPDATE products SET name = name || '!' WHERE id = %s", document)
+    await pipeline.execute("UPDATE addresses SET is_default = is_default WHERE id = %s", address)
+    await pipeline.execute("UPDATE inventory SET reserved = reserved WHERE product_id = %s", entry)
     await pipeline.arrived()
     assert (await pipeline.compared()).ok
 
@@ -289,9 +291,9 @@ async def test_a_sink_damaged_behind_the_pipelines_back_is_found_exactly(pipelin
 @pytest.mark.parametrize("table", ["products", "inventory", "users", "downriver_heartbeat"])
 async def test_truncate_is_refused_at_the_source_and_says_what_to_do(pipeline: Pipeline, table: str) -> None:
     count = f"SELECT count(*) FROM {table}"
-    before = pipeline.execute(count)
+    before = await pipeline.execute(count)
     with pytest.raises(psycopg.errors.FeatureNotSupported) as refused:
-        pipeline.execute(f"TRUNCATE {table} CASCADE")
+        await pipeline.execute(f"TRUNCATE {table} CASCADE")
     assert "is refused: downstream stores would never learn which rows are gone" in str(refused.value)
     assert (refused.value.diag.message_hint or "").startswith("Use DELETE FROM public.")
-    assert pipeline.execute(count) == before
+    assert await pipeline.execute(count) == before

@@ -20,10 +20,13 @@ from typing import Any
 import clickhouse_connect
 import httpx2
 import psycopg
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
 from redis.asyncio import Redis
 
 from connectors.files import Connector, load, renamed
 from deploy.local.processes import MARK
+from downriver.kafka import confluent_config
 from downriver.settings import Settings
 from processors.propagation.arrival import arrived
 from processors.propagation.monitor import Monitor
@@ -52,7 +55,7 @@ def own_stack() -> bool:
 
 
 async def until(
-    condition: Callable[[], Awaitable[bool]], what: str, within_s: float = 60.0, poll_s: float = POLL_S
+    condition: Callable[[], Awaitable[bool]], what: str, within_s: float = 120.0, poll_s: float = POLL_S
 ) -> None:
     """Wait until the condition holds; fail with what was waited for."""
     give_up_at = time.monotonic() + within_s
@@ -102,11 +105,12 @@ class Pipeline:
     redis: Redis
     told: list[str] = field(default_factory=list)
 
-    def execute(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
-        """Commit one statement; return its rows."""
-        with psycopg.connect(self.settings.postgres.dsn(), autocommit=True) as connection:
-            cursor = connection.execute(query.encode(), parameters or None)
-            return cursor.fetchall() if cursor.description else []
+    async def execute(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """Commit one statement; return its rows. It may have to wait for a lock of the workload, which needs this loop."""
+        dsn = self.settings.postgres.dsn()
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+            cursor = await connection.execute(query.encode(), parameters or None)
+            return await cursor.fetchall() if cursor.description else []
 
     async def arrived(self) -> None:
         """Wait until readers of every sink see everything that was committed before."""
@@ -196,7 +200,7 @@ class Pipeline:
             )
         return outcomes[0], value
 
-    async def gone(self, key: str, within_s: float = 60.0) -> None:
+    async def gone(self, key: str, within_s: float = 120.0) -> None:
         """Wait until the cache holds the key no more."""
 
         async def absent() -> bool:
@@ -254,9 +258,26 @@ async def pipeline_on(stack: RunningStack, captured: Settings, logs: Path) -> As
 
 
 async def _clean(pipeline: Pipeline) -> None:
+    """Remove what workers and readers made; topics, schemas and the database go with the captured shop."""
     settings = pipeline.settings
     await pipeline.redis.flushdb()
     await pipeline.redis.aclose()
-    for index in ("products-v1", "reviews-v1"):
-        httpx2.delete(f"{settings.elasticsearch.url}/{settings.elasticsearch.prefix}{index}", timeout=30)
+    own = settings.elasticsearch
+    for index in httpx2.get(f"{own.url}/{own.prefix}*", timeout=30).raise_for_status().json():
+        httpx2.delete(f"{own.url}/{index}", timeout=30).raise_for_status()
     pipeline.run_analytics(f"DROP DATABASE IF EXISTS {settings.clickhouse.database}")
+    admin = AdminClient(confluent_config(settings.kafka))
+    groups = [f"{settings.group_prefix}-{sink}" for sink in SINKS]
+
+    async def forgotten() -> bool:
+        """A group is forgotten once the broker has missed the members that were killed."""
+        for group, done in admin.delete_consumer_groups(groups).items():
+            try:
+                await asyncio.to_thread(done.result, 10)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
+                    return False
+            groups.remove(group)
+        return True
+
+    await until(forgotten, f"the groups {groups} are empty", 30)
