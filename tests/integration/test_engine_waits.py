@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -112,7 +113,7 @@ def test_a_stuck_sink_holds_memory_flat_while_records_wait(realm: Realm) -> None
     limit, fetched = 8 * 2**20, 500
     with in_front_of(realm.settings.redis.url) as (proxy, url):
         proxy.hang()
-        bounds = {"worker__max_buffered_bytes": limit, "worker__max_batch": fetched}
+        bounds: dict[str, Any] = {"worker__max_buffered_bytes": limit, "worker__max_batch": fetched}
         worker = realm.worker(redis__url=url, redis__timeout_s=2, **bounds)
         waits_for(worker, "cache")
         few = realm.products(2_000)

@@ -155,6 +155,7 @@ class Realm:
     cache: redis.Redis
     environment: dict[str, str]
     workers: list[WorkerProcess] = field(default_factory=list)
+    _held: list[str] = field(default_factory=list)
 
     @property
     def topic(self) -> str:
@@ -191,6 +192,7 @@ class Realm:
         """Return ids of as many products, each with a value in the cache that its change will invalidate."""
         made = [str(uuid.uuid4()) for _ in range(count)]
         self.cache.mset({f"inventory:{product}": OLD for product in made})
+        self._held += made
         return made
 
     def stock(self, product: str, partition: int = 0, *, lsn: int = 24_023_128, **more: Any) -> Record:
@@ -310,6 +312,8 @@ class Realm:
         groups = [f"{self.settings.group_prefix}-{kind}" for kind in ("cache", "search", "analytics")]
         wait(self.admin.delete_consumer_groups(groups).values(), 30)  # refused while a killed member's session lasts
         self.registry.clean()
+        for start in range(0, len(self._held), 1_000):
+            self.cache.delete(*(f"inventory:{product}" for product in self._held[start : start + 1_000]))
         self.cache.close()
 
 
