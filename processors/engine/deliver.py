@@ -16,7 +16,6 @@ import contextlib
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
@@ -31,7 +30,7 @@ from processors.engine.metrics import Metrics
 from processors.engine.prepare import Decoder, Prepared, Refused, TopicPlan, prepare
 from processors.engine.visible import Recorder, Visibility, Written
 from processors.engine.waiting import Waits
-from processors.sinks.base import Outcome, Sink, SinkUnavailable
+from processors.sinks.base import Outcome, Pace, Sink, SinkUnavailable
 from schemas.registry import RegistryAway
 
 log = structlog.get_logger(__name__)
@@ -45,22 +44,6 @@ class FullRecorder(Recorder, Protocol):
     async def restore(self, partitions: Iterable[tuple[str, int]]) -> None: ...
     def dropped(self, partitions: Iterable[tuple[str, int]]) -> None: ...
     def dead_letter(self, topic: str, partition: int, offset: int) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How a worker batches for its sink.
-
-    Attributes:
-        max_records: in one claim, about.
-        extra: claims written at the same time besides each lane's own one; these take the first lane's batches first.
-        linger_s: at least this long between the starts of two claims of one lane: what comes meanwhile joins the next
-            one (many small inserts hurt ClickHouse, many small refreshes Elasticsearch).
-    """
-
-    max_records: int
-    extra: int
-    linger_s: float = 0.0
 
 
 class Deliverer:

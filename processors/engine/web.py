@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import uvicorn
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -20,10 +20,13 @@ Health = Mapping[str, Any]
 
 
 def application(registry: CollectorRegistry, health: Callable[[], Health]) -> Starlette:
-    """Build the application: /metrics, /health (JSON; 503 unless its `ready` is true), /health/live (200 while it answers)."""
+    """Build the application: /metrics, /health (JSON; 503 unless its `ready` is true), /health/live (200 while it answers).
+
+    The page of metrics holds those of `registry` and the process's own: memory, files, and what the sink's modules count.
+    """
 
     def metrics(_: Request) -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(registry) + generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
     def ready(_: Request) -> Response:
         state = health()

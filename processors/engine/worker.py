@@ -17,7 +17,7 @@ from downriver.settings import Settings
 from processors.decode import Decoder
 from processors.engine import start
 from processors.engine.deadletter import DeadLetters
-from processors.engine.deliver import Deliverer, Pace
+from processors.engine.deliver import Deliverer
 from processors.engine.metrics import Metrics
 from processors.engine.prepare import TopicPlan
 from processors.engine.waiting import WaitedTooLong, Waits
@@ -32,12 +32,6 @@ from processors.tables.base import Lane, Table
 from schemas.registry import SchemaRegistry
 
 log = structlog.get_logger(__name__)
-PACES: dict[str, Pace] = {
-    "cache": Pace(max_records=5_000, extra=2),
-    "search": Pace(max_records=5_000, extra=1, linger_s=0.2),
-    "analytics": Pace(max_records=50_000, extra=0, linger_s=1.0),
-}
-"""How each kind of sink likes its batches. Every insert into ClickHouse makes parts that it must merge later."""
 
 
 class StreamWorker:
@@ -78,7 +72,6 @@ class StreamWorker:
         recorder = Recorder(
             self.sink.name, self.rules, settings=settings, publish=self._publish, registry=self.prometheus
         )
-        pace = PACES[self.kind]
         decoder = Decoder(
             settings.source, settings.epoch, list(self.tables.values()), self.registry, worker.max_record_bytes
         )
@@ -91,7 +84,7 @@ class StreamWorker:
             dead_letters=DeadLetters(self._send, self.sink.name),
             metrics=self.metrics,
             waits=self.waits,
-            pace=pace,
+            pace=self.sink.pace,
             max_bytes=worker.max_buffered_bytes,
             ended=self._ended,
         )

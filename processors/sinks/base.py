@@ -46,6 +46,22 @@ def rejected(reason: str) -> Verdict:
     return Verdict(Outcome.REJECTED, reason)
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How a sink likes its batches; the engine makes them so.
+
+    Attributes:
+        max_records: in one claim, about.
+        extra: claims written at the same time besides each lane's own one; these take the first lane's batches first.
+        linger_s: at least this long between the starts of two claims of one lane: what comes meanwhile joins the next
+            one (many small inserts hurt ClickHouse, many small refreshes Elasticsearch).
+    """
+
+    max_records: int
+    extra: int
+    linger_s: float = 0.0
+
+
 class SinkUnavailable(DownriverError):
     """The store did not answer, or answered that it can't now: nothing was decided for the whole batch.
 
@@ -76,6 +92,10 @@ class Sink(Protocol[In]):
     @property
     def name(self) -> str:
         """The instance, such as `search` or `cache-eu`: it names the consumer group and labels the metrics."""
+
+    @property
+    def pace(self) -> Pace:
+        """How it likes its batches: a class attribute will do."""
 
     async def open(self) -> None:
         """Connect and check what the sink needs (indexes, tables, versions). Raises SinkUnavailable or BadInput."""

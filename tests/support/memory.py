@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from processors.change import Change
-from processors.sinks.base import APPLIED, STALE, SinkUnavailable, Verdict
+from processors.sinks.base import APPLIED, STALE, Pace, SinkUnavailable, Verdict
 
 Fault = Callable[[Sequence["Put"]], Sequence[Verdict] | None]
 
@@ -41,6 +42,7 @@ class MemorySink:
     """
 
     name: str = "memory"
+    pace: ClassVar[Pace] = Pace(max_records=100, extra=2)
     rows: dict[str, tuple[int, str | None]] = field(default_factory=dict)
     writes: list[list[Put]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)

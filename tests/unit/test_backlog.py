@@ -102,3 +102,9 @@ async def test_changed_wakes_a_waiting_writer(backlog: Backlog) -> None:
     put(backlog, batch("catalog"))
     await backlog.changed()
     assert len(backlog.claim(100)) == 1
+
+
+def test_a_batch_without_records_is_claimed_like_any_other(backlog: Backlog) -> None:
+    passed = Batch.of(Partition("catalog", 0), (), next_offset=9)
+    put(backlog, passed)
+    assert backlog.claim(100) == [passed]

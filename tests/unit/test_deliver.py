@@ -16,11 +16,11 @@ from processors.change import Change, CheckedRecord, Kind, Op, Origin, Record, S
 from processors.decode import Undecodable
 from processors.engine.batch import Batch, Partition
 from processors.engine.deadletter import DeadLetters
-from processors.engine.deliver import Deliverer, Pace
+from processors.engine.deliver import Deliverer
 from processors.engine.metrics import Metrics
 from processors.engine.prepare import Sample, TopicPlan
 from processors.engine.waiting import WaitedTooLong, Waits
-from processors.sinks.base import Verdict, rejected
+from processors.sinks.base import Pace, Verdict, rejected
 from schemas.registry import RegistryAway
 from tests.support.memory import MemoryRoute, MemorySink, Put, away
 from tests.support.records import FakeRecord
@@ -136,7 +136,7 @@ class House:
             dead_letters=DeadLetters(self.producer.send, "memory"),
             metrics=Metrics(CollectorRegistry(), "memory"),
             waits=waits or Waits(0.001, 0.01),
-            pace=pace or Pace(100, 2),
+            pace=pace or self.sink.pace,
             max_bytes=1_000_000,
             ended=self.ended.append,
         )
@@ -238,6 +238,15 @@ async def test_tombstones_mean_nothing_and_are_committed(house: House) -> None:
     house.feed(None, None)
     await house.committable(2)
     assert house.sink.writes == []
+
+
+async def test_offsets_without_records_are_shown_and_committed(house: House) -> None:
+    batch = Batch.of(P, (), next_offset=7)  # a marker, an aborted transaction, a hole at the partition's end
+    house.deliverer.ledger.taken(batch)
+    house.deliverer.fetched(batch)
+    house.deliverer.submit(batch)
+    await house.committable(7)
+    assert (house.recorder.seen, house.sink.writes) == ([(*P, 7, [])], [])
 
 
 async def test_figures_that_cant_be_published_hold_back_the_commit(house: House) -> None:

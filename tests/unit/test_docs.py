@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 import typer
-from prometheus_client import CollectorRegistry
+from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from pydantic import BaseModel
 
+import processors.sinks.cache.sink  # noqa: F401  # its metrics are those of the process
 from downriver.cli import ROOMS
 from downriver.exits import Exit
 from downriver.settings import PREFIX, Settings
@@ -156,7 +157,8 @@ def served_metrics() -> set[str]:
     registry = CollectorRegistry()
     Metrics(registry, "cache")
     propagation = PropagationMetrics("cache", {})
-    families: list[Metric] = [*registry.collect(), *propagation.collect()]
+    of_sinks = [family for family in REGISTRY.collect() if family.name.startswith("downriver_")]
+    families: list[Metric] = [*registry.collect(), *propagation.collect(), *of_sinks]
     return {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
 
 

@@ -16,7 +16,7 @@ from downriver.settings import Settings
 from processors.sinks.analytics import avro, decoded, raw
 from processors.sinks.analytics.route import AnalyticsRecord, AnalyticsRow
 from processors.sinks.analytics.store import Refused, Store
-from processors.sinks.base import APPLIED, SinkUnavailable, Verdict, rejected
+from processors.sinks.base import APPLIED, Pace, SinkUnavailable, Verdict, rejected
 
 Command = AnalyticsRecord | AnalyticsRow
 T = TypeVar("T")
@@ -26,6 +26,9 @@ THREADS = 4
 
 class AnalyticsSink:
     """ClickHouse, over HTTP. `open()` creates and migrates the database; see `processors.sinks.base.Sink` for the rest."""
+
+    # every insert makes parts that ClickHouse must merge later: few and large ones
+    pace = Pace(max_records=50_000, extra=0, linger_s=1.0)
 
     def __init__(self, settings: Settings, *, name: str = "analytics") -> None:
         self.name = name

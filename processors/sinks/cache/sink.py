@@ -16,7 +16,7 @@ from prometheus_client import Counter
 
 from downriver.settings import Settings
 from processors.change import Kind
-from processors.sinks.base import APPLIED, SinkUnavailable, Verdict, retry
+from processors.sinks.base import APPLIED, Pace, SinkUnavailable, Verdict, retry
 from processors.sinks.cache.client import TROUBLE, connect, server_name
 from processors.sinks.cache.delayed import SCRIPT, SecondDelete
 from processors.sinks.cache.keys import FRAME_MAGIC
@@ -45,6 +45,8 @@ class CacheSink:
     between the delete and the moment at which the commit became visible. A slow primary never delays the delete: then
     it is deleted at once, and again after the answer.
     """
+
+    pace = Pace(max_records=5_000, extra=2)
 
     def __init__(self, settings: Settings, *, name: str = "cache", primary: Primary | None = None) -> None:
         self.name = name

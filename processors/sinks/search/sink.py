@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 
 from downriver.settings import Settings
-from processors.sinks.base import Outcome, SinkUnavailable, Verdict
+from processors.sinks.base import Outcome, Pace, SinkUnavailable, Verdict
 from processors.sinks.search import mapping
 from processors.sinks.search.client import Elastic, Refused
 from processors.sinks.search.document import Rating, fold_product
@@ -31,6 +31,8 @@ class SearchSink:
     Idempotent by the version of every part of a document. Writes the concrete index under `create` or `if_seq_no`, never
     under external versions; deletes are marks behind filtered aliases.
     """
+
+    pace = Pace(max_records=5_000, extra=1, linger_s=0.2)
 
     def __init__(self, settings: Settings, *, name: str = "search") -> None:
         """Build the sink; nothing is connected yet. Raises BadInput if the address can't be used."""
