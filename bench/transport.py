@@ -1,6 +1,6 @@
 """How fast records reach an agent: our transport (one message a record batch) against stock Faust, bytes counted.
 
-Run as a module it is one measured worker: `python -m bench.transport ours|stock TOPIC COUNT`; prints one JSON object.
+Run as a module it is one measured worker: `python -m bench.transport ours|stock TOPIC COUNT GROUP`; prints one JSON object.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from typing import Any
 
 import faust
@@ -48,12 +47,12 @@ class Counting:
         """Nothing under way."""
 
 
-def measure(kind: str, topic: str, count: int, settings: Settings) -> None:
+def measure(kind: str, topic: str, count: int, group: str, settings: Settings) -> None:
     """Consume `count` records of the topic, print records, bytes and seconds from first to last, and leave."""
     TRANSPORTS.aliases[SCHEME] = "processors.engine.transport:Transport"
     scheme = SCHEME if kind == "ours" else "kafka"
     app = faust.App(
-        f"bench-{uuid.uuid4().hex[:8]}",
+        group,
         broker=f"{scheme}://{settings.kafka.bootstrap}",
         broker_producer=f"kafka://{settings.kafka.bootstrap}",
         broker_max_poll_records=5_000,
@@ -99,9 +98,9 @@ def measure(kind: str, topic: str, count: int, settings: Settings) -> None:
     faust.Worker(app, loop=loop, loglevel="ERROR", quiet=True, redirect_stdouts=False).execute_from_commandline()
 
 
-def run(kind: str, topic: str, count: int) -> dict[str, float]:
-    """Measure in a process of its own; returns records, bytes and seconds."""
-    command = [sys.executable, "-m", "bench.transport", kind, topic, str(count)]
+def run(kind: str, topic: str, count: int, group: str) -> dict[str, float]:
+    """Measure in a process of its own, with a consumer group of its own; returns records, bytes and seconds."""
+    command = [sys.executable, "-m", "bench.transport", kind, topic, str(count), group]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     for line in done.stdout.splitlines():
         if "{" in line:  # Faust's spinner writes before it
@@ -111,4 +110,4 @@ def run(kind: str, topic: str, count: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    measure(sys.argv[1], sys.argv[2], int(sys.argv[3]), load())
+    measure(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], load())
