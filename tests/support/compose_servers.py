@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from types import ModuleType
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType, SimpleNamespace
 from unittest.mock import patch
 from urllib.parse import urlsplit
 
@@ -31,6 +33,21 @@ def of_postgres(house: House) -> Iterator[str]:
     here = dict(re.findall(r"^-c(\w+)=(.*)$", "\n".join(service.command), re.MULTILINE))
     local = dict(re.findall(r"^(\w+) = '?(.*?)'?$", postgres.CONFIG, re.MULTILINE))
     yield from different("postgres", here, local, {"listen_addresses", "port", "unix_socket_directories"})
+    given = dict(option.split("=") for option in service.environment["POSTGRES_INITDB_ARGS"].split())
+    places = {"--pgdata", "--username", "--auth"}
+    yield from different("postgres: initdb", given, _initdb(), places)
+
+
+def _initdb() -> dict[str, str]:
+    """Return the options with which the local stack initialises a new folder."""
+    with (
+        TemporaryDirectory() as folder,
+        patch.object(postgres, "run", return_value=SimpleNamespace(returncode=0)) as run,
+        patch.object(postgres.Postgres, "_programs", return_value=Path("programs")),
+    ):
+        postgres.Postgres(local_context(Path(folder))).prepare(lambda _: None, lambda _: None)
+    command = [option for option in run.call_args.args[2].command if option not in {"--no-sync", "--no-instructions"}]
+    return _pairs(command)
 
 
 def of_kafka(house: House) -> Iterator[str]:

@@ -6,6 +6,7 @@ A change is made on one side only, in a copy of the text; the findings must name
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from tests.support.compose import (
     PINS,
     PROJECT,
     PROPERTIES,
+    ROOT,
     House,
     local_context,
 )
@@ -183,6 +185,7 @@ CHANGES = [
         "postgres",
         "max_slot_wal_keep_size is None",
     ),
+    ("the collation", COMPOSE, "--builtin-locale=C.UTF-8", "--builtin-locale=C", "postgres", "--builtin-locale is 'C'"),
     (
         "the broker",
         COMPOSE,
@@ -273,6 +276,15 @@ def test_the_compose_schema(tmp_path: Path, old: str, new: str, code: int) -> No
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stdout + done.stderr
+
+
+def test_the_document_names_every_service_and_port() -> None:
+    rows = (ROOT / "docs" / "containers.md").read_text(encoding="utf-8").splitlines()
+    for name, service in HOUSE.compose.services.items():
+        (row, *_) = [row for row in rows if re.match(rf"\| (\S+, )*{name}(, \S+)* \|", row)] or [""]
+        shown = {int(port) for port in re.findall(r"\b29\d{3}\b", row)}
+        assert row or service.profiles, f"{name} has no row"
+        assert {port for _, ports, _ in service.published for port in (ports[0], ports[-1])} <= shown, row
 
 
 def test_connect_starts_in_its_image_as_on_this_machine(tmp_path: Path) -> None:
