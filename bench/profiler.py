@@ -23,6 +23,8 @@ from downriver.settings import Settings
 
 SAMPLES_PER_S = 200
 TOP = 12
+WAITING = ("select (selectors.py", "_worker (concurrent/futures/thread.py", "wait (threading.py", "accept (socket.py")
+"""Innermost functions whose threads wait: py-spy takes some of them for running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +111,16 @@ def profile(own: Settings, sink: str, records: int, *, hot: bool) -> Profile:
 
 
 def add_up(lines: Iterable[str]) -> tuple[int, Counter[str], Counter[str]]:
-    """Add up py-spy's raw lines (`outer;inner;innermost count`): all samples, own ones and those within, by function."""
+    """Add up py-spy's raw lines (`outer;inner;innermost count`): all samples, own ones and those within, by function.
+
+    Threads that wait don't count.
+    """
     total, own, within = 0, Counter[str](), Counter[str]()
     for line in lines:
         stack, _, count = line.rpartition(" ")
         frames = stack.split(";")
+        if any(waiting in frames[-1] for waiting in WAITING):
+            continue
         total += int(count)
         own[frames[-1]] += int(count)
         for frame in set(frames):

@@ -108,7 +108,8 @@ def test_a_second_run_replaces_its_part_and_leaves_the_others(tmp_path: Path) ->
 
 def test_a_profile_counts_what_runs_and_what_it_runs_within() -> None:
     lines = ["run (x.py);prepare (processors/p.py);read (fastavro/_read.py) 6", "run (x.py);send (processors/s.py) 3"]
-    total, own, within = add_up([*lines, "run (x.py);again (x.py);run (x.py) 1"])
+    waits = "run (x.py);EpollSelector.select (selectors.py:451) 90"
+    total, own, within = add_up([*lines, "run (x.py);again (x.py);run (x.py) 1", waits])
     assert (total, own["read (fastavro/_read.py)"], own["run (x.py)"]) == (10, 6, 1)
     assert (within["run (x.py)"], within["prepare (processors/p.py)"]) == (10, 6)
     rows = Profile("cache", 300, False, total, own, within, Path("raw")).rows()
