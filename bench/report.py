@@ -26,7 +26,7 @@ TAIL = """## How it is measured
 
 - The work: Debezium envelopes of `products` in Avro, Confluent framing, schemas at the real registry, lz4, 8 partitions;
   every record about a product of its own, or, for hot documents, about one of 1,000, with the row before and after.
-- Downriver is `downriver worker SINK`, started as a user starts it, watched through its Prometheus page, ten times a
+- Downriver is `downriver worker SINK`, started as a user starts it, watched through its Prometheus page, five times a
   second. Its time runs from the first record fetched to the last one delivered: written, confirmed, with a verdict.
 - Quix Streams runs its own Avro deserialiser and, for search, its own sink (into an index with our mapping, without its
   question to `GET /`); for the cache and for analytics, which it has no sink for, the smallest that does the work. Its

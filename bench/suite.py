@@ -127,7 +127,7 @@ class Suite:
             self._shared(load, count, f"w{count}", f"cache, {count} worker{'s' * (count > 1)}, 8 partitions")
 
     def memory(self, records: int) -> None:
-        """One worker of each sink replaying so many records: what it takes, sampled ten times a second."""
+        """One worker of each sink replaying so many records: what it takes, sampled five times a second."""
         load = Load(f"{self.own.source}_m", records, min(records, UPDATED))
         say(f"memory: filling a topic of {records:,} records …")
         topic.fill(of_run(self.own, "m", "_m"), load)

@@ -25,7 +25,8 @@ from downriver.exits import DownriverError
 from downriver.settings import Settings
 from processors.tables.base import PARTITIONS
 
-POLL_S = 0.1
+POLL_S = 0.2
+"""A look costs the worker a few milliseconds: its page is made in Python."""
 STOP_S = 20.0
 START_S = 90.0
 STUCK_S = 120.0
