@@ -273,7 +273,7 @@ def test_a_part_that_is_not_used_here_is_refused(old: str, new: str) -> None:
     ("old", "new", "code", "says"),
     [
         ("\nservices:", "\nservices:", 0, "ok"),
-        ("    image: postgres", "    images: postgres", 1, "'images' was unexpected"),
+        ("    image: postgres", "    images: postgres", 1, "services.postgres: 'images' does not match"),
     ],
 )
 def test_the_compose_schema(tmp_path: Path, old: str, new: str, code: int, says: str) -> None:
