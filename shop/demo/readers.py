@@ -16,6 +16,7 @@ from processors.sinks.cache.client import connect
 from processors.sinks.cache.keys import fill
 from processors.sinks.cache.reader import Cache, Read
 from shop import pages
+from shop.demo.ending import cancelled
 
 PAUSE_S = 0.01
 HOT = 1_000
@@ -58,9 +59,7 @@ class Readers:
 
     async def stop(self) -> None:
         """Stop reading."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancelled(self._tasks)
         if self._client is not None:
             await self._client.aclose()
 

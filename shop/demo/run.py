@@ -29,6 +29,7 @@ from processors.verify.compare import SINKS, compare
 from shop import migrate, pages
 from shop.commands import Size, capture_password
 from shop.demo.crew import Crew
+from shop.demo.ending import cancelled
 from shop.demo.readers import Readers
 from shop.demo.result import Result
 from shop.demo.screen import Screen
@@ -166,8 +167,7 @@ class Demo:
             comparison = await compare(settings, SINKS, pages=pages)
             status = await snapshot(settings, since=base)
         finally:
-            watcher.cancel()
-            await asyncio.gather(watcher, return_exceptions=True)
+            await cancelled([watcher])
         restarts = {sink: member.restarts for sink, member in self._crew.members.items()}
         return Result(account, status, comparison, arrival, restarts, self._readers.reads, self._readers.hit_rate)
 
