@@ -23,6 +23,8 @@ import psycopg
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from connectors.files import Connector, load, renamed
 from deploy.local.processes import MARK
@@ -238,7 +240,7 @@ class Pipeline:
 async def pipeline_on(stack: RunningStack, captured: Settings, logs: Path) -> AsyncIterator[Pipeline]:
     """Start the workers of a captured shop; give the pipeline once its snapshot has arrived. Removes what they made."""
     settings = own_names(captured)
-    redis = Redis.from_url(settings.redis.url)
+    redis = Redis.from_url(settings.redis.url, retry=Retry(NoBackoff(), 1))  # a pooled connection may be dead
     await redis.flushdb()
     told: list[str] = []
     marks = {
