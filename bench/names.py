@@ -30,7 +30,7 @@ SETTLE_S = 0.5
 
 
 class Stopped(KeyboardInterrupt):
-    """SIGTERM, as Ctrl-C: it ends the run through every `finally`."""
+    """SIGTERM, or a Ctrl-C that was held back: it ends the run through every `finally`."""
 
 
 @contextlib.contextmanager
@@ -45,6 +45,22 @@ def stoppable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back until the end of the block: between starting a process and knowing of it, for one."""
+    heard: list[int] = []
+    before = {
+        number: signal.signal(number, lambda told, _: heard.append(told)) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if heard:
+        raise Stopped
 
 
 @contextlib.contextmanager
@@ -70,7 +86,7 @@ def own_names(settings: Settings) -> Iterator[Settings]:
     try:
         yield own
     finally:
-        with _undisturbed():
+        with uninterrupted():
             remove(own)
 
 
@@ -146,17 +162,6 @@ def left(own: Settings) -> list[str]:
         found += ["Redis keys"] if cache.dbsize() else []
     with _clickhouse(own) as client:
         return found + _databases(client, own)
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Ignore further Ctrl-C and SIGTERM: who presses it twice must not be left with half of it removed."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _get(url: str) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import httpx2
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from bench.records import Load
@@ -57,8 +57,13 @@ def held(settings: Settings, load: Load) -> Iterator[Callable[[], None]]:
     )
     producer.init_transactions(60)
     producer.begin_transaction()
-    _write(settings, load, producer)
-    yield lambda: producer.commit_transaction(60)
+    try:
+        _write(settings, load, producer)
+        yield lambda: producer.commit_transaction(60)
+    except BaseException:
+        with contextlib.suppress(KafkaException):  # it was committed already, or the broker ends it by its timeout
+            producer.abort_transaction(10)
+        raise
 
 
 def consume(settings: Settings, load: Load) -> tuple[float, list[bytes]]:

@@ -19,7 +19,7 @@ from pathlib import Path
 import httpx2
 import psutil
 
-from bench.names import environment
+from bench.names import environment, uninterrupted
 from deploy.local.processes import MARK
 from downriver.exits import DownriverError
 from downriver.settings import Settings
@@ -173,7 +173,7 @@ def workers(kind: str, settings: Settings, count: int = 1) -> Iterator[list[Work
                 "DOWNRIVER_WORKER__PORT": str(port),
                 MARK: str(settings.stack.folder),  # `downriver stack down` finds it, should we be killed
             }
-            with log.open("wb") as output:
+            with log.open("wb") as output, uninterrupted():
                 process = subprocess.Popen(
                     [sys.executable, "-m", "downriver.cli", "worker", kind],
                     stdin=subprocess.DEVNULL,
@@ -182,18 +182,19 @@ def workers(kind: str, settings: Settings, count: int = 1) -> Iterator[list[Work
                     env=os.environ | own,
                     start_new_session=True,  # Ctrl-C is for the benchmark, which stops its workers in order
                 )
-            started.append(Worker(process, f"http://127.0.0.1:{port}", log))
+                started.append(Worker(process, f"http://127.0.0.1:{port}", log))
         yield started
     finally:
-        for worker in started:
-            worker.process.terminate()
-        for worker in started:
-            try:
-                worker.process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                worker.process.send_signal(signal.SIGKILL)
-                worker.process.wait()
-            worker.client.close()
+        with uninterrupted():
+            for worker in started:
+                worker.process.terminate()
+            for worker in started:
+                try:
+                    worker.process.wait(STOP_S)
+                except subprocess.TimeoutExpired:
+                    worker.process.send_signal(signal.SIGKILL)
+                    worker.process.wait()
+                worker.client.close()
 
 
 def replay(
