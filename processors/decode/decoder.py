@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from processors.change import NOT_SENT, Change, CheckedRecord, Kind, Op, Origin, Record, Row, Stamp, pack_version
@@ -138,6 +139,30 @@ class Decoder:
             after=after,
             version=0 if snapshot else pack_version(self._epoch, stamp.lsn, deleted=deleted),
             committed_at=committed_at(envelope["source"]),
+            transaction=stamp.transaction,
+            origin=Origin(record.topic, record.partition, record.offset, stamp.kind),
+        )
+
+    def keyed(self, checked: CheckedRecord, stamp: Stamp) -> Change:
+        """Return the change with its key alone, `before` and `after` left undecoded (None): for a route that reads no more.
+
+        Args:
+            stamp: of the same record.
+
+        Raises:
+            Undecodable: the record key is not what its schema promises.
+        """
+        topic, record = self._topics[checked.record.topic], checked.record
+        snapshot = stamp.kind is Kind.SNAPSHOT
+        return Change(
+            source=self._source,
+            table=topic.table.id,
+            op=stamp.op,
+            key=self._key(topic, record.key, None),
+            before=None,
+            after=None,
+            version=0 if snapshot else pack_version(self._epoch, stamp.lsn, deleted=stamp.op is Op.DELETE),
+            committed_at=datetime.fromtimestamp(stamp.committed_ms / 1000, UTC),
             transaction=stamp.transaction,
             origin=Origin(record.topic, record.partition, record.offset, stamp.kind),
         )

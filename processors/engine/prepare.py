@@ -6,13 +6,15 @@ Only a registry that is away passes through, for the delivery to wait.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Protocol
 
 from processors.change import Change, CheckedRecord, Record, Stamp
 from processors.decode import Undecodable
 from processors.sinks.base import RawRoute, Route
+from processors.tables.base import Table
 from schemas.registry import RegistryAway
 
 
@@ -22,6 +24,7 @@ class Decoder(Protocol):
     def check(self, record: Record) -> CheckedRecord | None: ...
     def stamp(self, checked: CheckedRecord) -> Stamp: ...
     def change(self, checked: CheckedRecord) -> Change: ...
+    def keyed(self, checked: CheckedRecord, stamp: Stamp) -> Change: ...
 
 
 class TableRules(Protocol):
@@ -31,12 +34,32 @@ class TableRules(Protocol):
     def counts(self, stamp: Stamp, change: Change | None) -> Sequence[str]: ...
 
 
+class Rows(Enum):
+    """How much of a record a route needs decoded (design decision 7)."""
+
+    NONE = "none"
+    """It is a raw route: the sink parses the wire format itself."""
+    KEY = "key"
+    """It reads no column but the key's."""
+    ALL = "all"
+
+
 @dataclass(frozen=True, slots=True)
 class TopicPlan:
-    """What the worker's sink does with the records of one topic."""
+    """What the worker's sink does with the records of one topic: decided once, not asked for each record."""
 
-    route: Route | RawRoute
+    route: Any
+    rows: Rows
     rules: TableRules
+
+    @classmethod
+    def of(cls, table: Table, route: Route | RawRoute, rules: TableRules) -> TopicPlan:
+        """Make the plan for the table's topic."""
+        if not isinstance(route, Route):
+            return cls(route, Rows.NONE, rules)
+        columns: Collection[str] | None = getattr(route, "columns", None)  # a route may say which ones it reads
+        keyed = columns is not None and set(columns) <= set(table.key)
+        return cls(route, Rows.KEY if keyed else Rows.ALL, rules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +121,13 @@ def _prepare_one(made: Prepared, index: int, record: Record, plan: TopicPlan, de
         made.skipped += 1
         return
     stamp = decoder.stamp(checked)
-    change: Change | None = None
-    if isinstance(plan.route, Route):
-        change = decoder.change(checked)
-        commands = plan.route.commands(change)
-    else:
-        if plan.rules.needs_row(stamp):
-            change = decoder.change(checked)
+    change = decoder.change(checked) if plan.rules.needs_row(stamp) else None
+    if plan.rows is Rows.NONE:
         commands = plan.route.raw(checked)
+    elif change is None and plan.rows is Rows.KEY:
+        commands = plan.route.commands(decoder.keyed(checked, stamp))
+    else:
+        commands = plan.route.commands(change or decoder.change(checked))
     made.commands.extend(commands)
     made.owners.extend([index] * len(commands))
     if rules := plan.rules.counts(stamp, change):

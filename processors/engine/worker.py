@@ -54,7 +54,7 @@ class StreamWorker:
         for topic, table in self.tables.items():
             route = table.route(kind)
             assert route is not None  # noqa: S101  # chosen by it, above
-            self.plans[topic] = TopicPlan(route, rules.for_table(table.id))
+            self.plans[topic] = TopicPlan.of(table, route, rules.for_table(table.id))
         self.prometheus = CollectorRegistry()
         self.metrics = Metrics(self.prometheus, self.sink.name)
         self.rules = rules

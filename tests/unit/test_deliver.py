@@ -18,7 +18,7 @@ from processors.engine.batch import Batch, Partition
 from processors.engine.deadletter import DeadLetters
 from processors.engine.deliver import Deliverer
 from processors.engine.metrics import Metrics
-from processors.engine.prepare import Sample, TopicPlan
+from processors.engine.prepare import Rows, Sample, TopicPlan
 from processors.engine.waiting import WaitedTooLong, Waits
 from processors.sinks.base import Pace, Verdict, rejected
 from schemas.registry import RegistryAway
@@ -48,6 +48,9 @@ class FakeDecoder:
 
     def stamp(self, checked: CheckedRecord) -> Stamp:
         return Stamp(Op.UPDATE, Kind.STREAMED, 1_000, 7, checked.record.offset + 1)
+
+    def keyed(self, checked: CheckedRecord, stamp: Stamp) -> Change:
+        raise NotImplementedError  # MemoryRoute reads rows
 
     def change(self, checked: CheckedRecord) -> Change:
         record = checked.record
@@ -126,7 +129,7 @@ class House:
         self.recorder = FakeRecorder()
         self.producer = FakeProducer()
         self.ended: list[BaseException] = []
-        plan = TopicPlan(MemoryRoute(), AllRules())
+        plan = TopicPlan(MemoryRoute(), Rows.ALL, AllRules())
         self.deliverer = Deliverer(
             sink=self.sink,
             plans={P.topic: plan, Q.topic: plan},
