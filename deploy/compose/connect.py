@@ -13,7 +13,7 @@ from pathlib import Path
 
 from deploy.local.artifacts import Depot, make_readable, pinned
 from deploy.local.java import flags, log4j
-from deploy.local.servers.connect import HEAP_MB, _lay_out
+from deploy.local.servers.connect import HEAP_MB, lay_out
 from downriver.exits import BadInput
 
 MAIN = "org.apache.kafka.connect.cli.ConnectDistributed"
@@ -42,7 +42,7 @@ def assemble(folder: Path) -> None:
         jars = depot.fetch(pins["connect"].files, lambda _: None)
         (archive,) = pins["debezium"].files
         shutil.copytree(depot.unpack(archive, lambda _: None), folder / "plugins")
-        _lay_out(scratch / "converter", depot.fetch(pins["converter"].files, lambda _: None))
+        lay_out(scratch / "converter", depot.fetch(pins["converter"].files, lambda _: None))
         shutil.copytree(scratch / "converter", folder / "plugins" / "converter")  # its links become files
     (folder / "libs").mkdir()
     (folder / "secrets").mkdir()  # Connect refuses to start without the folder that its file provider may read

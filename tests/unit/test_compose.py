@@ -5,7 +5,6 @@ A change is made on one side only, in a copy of the text; the findings must name
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -268,7 +267,6 @@ def test_a_part_that_is_not_used_here_is_refused(old: str, new: str) -> None:
         _ = HOUSE.changed(COMPOSE, old, new).compose
 
 
-@pytest.mark.skipif(importlib.util.find_spec("check_jsonschema") is None, reason="check-jsonschema is not installed")
 @pytest.mark.parametrize(
     ("old", "new", "code", "says"),
     [

@@ -58,7 +58,7 @@ class Connect:
         converter = depot.fetch(pins["converter"].files, received)
         (archive,) = pins["debezium"].files
         debezium = depot.unpack(archive, received)
-        _lay_out(data / "plugins" / "converter", converter)
+        lay_out(data / "plugins" / "converter", converter)
         secrets = home.folder / "secrets"
         secrets.mkdir(mode=0o700, exist_ok=True)
         config = properties(data / "connect.properties", self._config([debezium, data / "plugins"], secrets))
@@ -121,7 +121,7 @@ class Connect:
         return answers(f"{self.address}/health", "healthy")
 
 
-def _lay_out(folder: Path, jars: list[Path]) -> None:
+def lay_out(folder: Path, jars: list[Path]) -> None:
     """Link the converter's jars into a plugin folder, with the service manifest that they lack.
 
     With it Connect finds the converter by `plugin.discovery=service_load`; without it, it would have to scan every
