@@ -51,12 +51,13 @@ def bench(
     at, settings, findings = datetime.now(UTC), load(), Findings(machine())
     for remark in findings.machine["remarks"]:
         say(f"[yellow]careful:[/] {remark}: read the ratios, not the rates")
-    with stoppable(), own_names(settings) as own:
-        work = main_load(own, records)
-        if {*wanted} & {"transport", "cache", "search", "analytics"}:
-            say(f"filling a topic of {records:,} records …")
-            topic.fill(of_run(own, "fill"), work)
-        steps(Suite(own, work, findings), wanted, records, memory)
+    if memory or {*wanted} - {"none"}:
+        with stoppable(), own_names(settings) as own:
+            work = main_load(own, records)
+            if {*wanted} & {"transport", "cache", "search", "analytics"}:
+                say(f"filling a topic of {records:,} records …")
+                topic.fill(of_run(own, "fill"), work)
+            steps(Suite(own, work, findings), wanted, records, memory)
     if seconds:
         with stoppable():
             findings.latency.extend(asyncio.run(latency.measure(settings, seconds, findings.wrong)))
