@@ -57,6 +57,9 @@ def measure(kind: str, topic: str, count: int, group: str, settings: Settings) -
         broker_producer=f"kafka://{settings.kafka.bootstrap}",
         broker_max_poll_records=5_000,
         broker_commit_interval=1.0,
+        # it ends without leaving its group, which can be removed once the broker has missed it
+        broker_session_timeout=6.0,
+        broker_heartbeat_interval=2.0,
         topic_allow_declare=False,
         topic_disable_leader=True,
         web_enabled=False,
