@@ -175,6 +175,14 @@ def stop(home: Home, server: str, grace_s: float, first: signal.Signals = signal
     home.run_file(server).unlink(missing_ok=True)
 
 
+def end(found: Sequence[psutil.Process], grace_s: float) -> list[psutil.Process]:
+    """Stop processes that belong to no server of the stack, hard once `grace_s` seconds are over; return what is left."""
+    _signal(found, signal.SIGTERM)
+    _, alive = psutil.wait_procs(found, timeout=grace_s)
+    _signal(alive, signal.SIGKILL)
+    return list(psutil.wait_procs(alive, timeout=5)[1])
+
+
 def _parent(process: psutil.Process) -> int | None:
     try:
         return int(process.ppid())

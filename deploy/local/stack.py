@@ -138,7 +138,7 @@ class Stack:
             with ThreadPoolExecutor(len(others)) as pool:
                 list(pool.map(lambda server: processes.stop(self.home, server.name, server.grace_s), others))
             processes.stop(self.home, LAST, self.servers[LAST].grace_s)
-            left = processes.all_processes(self.home)
+            left = processes.end(processes.all_processes(self.home), WORKER_GRACE_S)
             if left:
                 told = ", ".join(str(process.pid) for process in left)
                 msg = f"These processes of the stack did not end: {told}."
