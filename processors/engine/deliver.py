@@ -138,7 +138,8 @@ class Deliverer:
                 await asyncio.wait(late)
                 log.info("given_back", sink=self._sink.name, writes=len(late), reason="the partitions were revoked")
         try:
-            await asyncio.wait_for(self._visibility.idle(), max(deadline - time.monotonic(), 0.5))
+            async with asyncio.timeout(max(deadline - time.monotonic(), 0.5)):
+                await self._visibility.idle()
         except TimeoutError:
             log.info("given_back", sink=self._sink.name, reason="what was written was not shown in time")
         self._recorder.dropped(partitions)
@@ -243,7 +244,8 @@ class Deliverer:
                 self._started[self._rank(claim[0].partition.topic)] = now
                 return claim
             with contextlib.suppress(TimeoutError):  # a rank that was not due may be now
-                await asyncio.wait_for(self.backlog.changed(), later_s)
+                async with asyncio.timeout(later_s):  # wait_for of 3.11 may swallow a cancellation
+                    await self.backlog.changed()
 
     async def _deliver(self, claim: Sequence[Batch]) -> None:
         """Deliver the claim; on any end its partitions are free again, what was not delivered stays unacknowledged."""
