@@ -35,16 +35,29 @@ class Stopped(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does."""
+    """Let SIGTERM end the block as Ctrl-C does.
 
-    def stop(_: int, __: FrameType | None) -> None:
+    A stop that comes while a client library's C code runs may leave it as any error of that library's: it is told for
+    what it was. What could not be removed is told all the same.
+    """
+    heard: list[int] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        heard.append(number)
         raise Stopped
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except DownriverError:
+        raise
+    except Exception as error:
+        if heard:
+            raise Stopped from error
+        raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import psutil
 import pytest
 
 from bench import topic
-from bench.names import REDIS_DATABASE, environment, left, of_run, own_names
+from bench.names import REDIS_DATABASE, Stopped, environment, left, of_run, own_names, stoppable
 from bench.records import Load
 from bench.worker import wait_assigned, watch, workers
 from downriver.exits import BadInput, Exit
@@ -62,6 +63,18 @@ def test_a_stop_in_the_middle_leaves_nothing(settings: Settings, sign: signal.Si
     with own_names(settings) as own:  # refused if keys were left
         anybody = own.model_copy(update={"source": "bench"})
         assert [name for name in left(anybody) if re.match(r"bench[0-9a-f]{8}", name)] == []
+
+
+def test_a_stop_that_a_library_turns_into_its_own_error_is_a_stop() -> None:
+    with pytest.raises(Stopped), stoppable():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+        except Stopped:
+            msg = "expected configuration property name as type unicode string"
+            raise TypeError(msg) from None
+    with pytest.raises(TypeError, match="its own"), stoppable():
+        raise TypeError("its own")
 
 
 def test_a_cache_in_use_is_refused(settings: Settings) -> None:
