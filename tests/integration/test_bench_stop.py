@@ -66,13 +66,16 @@ def test_a_stop_in_the_middle_leaves_nothing(settings: Settings, sign: signal.Si
 
 
 def test_a_stop_that_a_library_turns_into_its_own_error_is_a_stop() -> None:
-    with pytest.raises(Stopped), stoppable():
+    def interrupted_library() -> None:
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             signal.pause()
         except Stopped:
             msg = "expected configuration property name as type unicode string"
             raise TypeError(msg) from None
+
+    with pytest.raises(Stopped), stoppable():
+        interrupted_library()
     with pytest.raises(TypeError, match="its own"), stoppable():
         raise TypeError("its own")
 
