@@ -41,5 +41,5 @@ lock:  ## write requirements.lock anew from pyproject.toml
 
 clean:  ## stop the local stack, remove .venv, caches and the stack's data
 	@if [ -x $(BIN)/downriver ]; then $(BIN)/downriver stack reset --yes || true; fi
-	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .downriver-bench *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
