@@ -25,6 +25,7 @@ from deploy.local.stack import Stack
 from downriver.exits import BadInput, DownriverError
 from downriver.settings import PORT_OFFSETS
 from downriver.settings import Stack as StackSettings
+from tests.support.stack import free_port_base
 
 HEALTHY = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(120)"
 NEVER = "import time; time.sleep(120)"
@@ -225,9 +226,10 @@ def test_a_taken_port_is_named_and_nothing_starts(make: Make, tmp_path: Path) ->
 
 
 def test_moved_ports_are_refused_while_servers_run_on_the_old_ones(make: Make, tmp_path: Path) -> None:
-    make([Fake("redis", tmp_path, ports=("redis",))], port_base=21_000).up()
-    stack = make([Fake("redis", tmp_path, ports=("redis",))], port_base=22_000)
-    with pytest.raises(BadInput, match=r"port base 21000; the settings say 22000"):
+    base = free_port_base()
+    make([Fake("redis", tmp_path, ports=("redis",))], port_base=base).up()
+    stack = make([Fake("redis", tmp_path, ports=("redis",))], port_base=base + 1_000)
+    with pytest.raises(BadInput, match=rf"port base {base}; the settings say {base + 1_000}"):
         stack.up()
 
 
