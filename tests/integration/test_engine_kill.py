@@ -75,7 +75,7 @@ class Load:
         lost = self.realm.stale(list(below.values())) if below else []
         assert lost == [], f"committed {committed}, not delivered: {[w for w, p in below.items() if p in lost][:10]}"
 
-    def arrives(self, limit_s: float = 40.0) -> None:
+    def arrives(self, limit_s: float = 120.0) -> None:
         """Wait until all of it is delivered and committed."""
         until(lambda: not self.realm.stale(self.products), "everything is delivered", limit_s)
         self.realm.all_committed(limit_s=limit_s)
