@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import structlog
@@ -18,6 +18,7 @@ from faust import Schema
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
+from processors.change import Record
 from processors.engine.batch import Batch, Partition
 from processors.engine.ledger import Ledger
 
@@ -51,12 +52,26 @@ class Delivery(Protocol):
         """The worker stops: finish or give back everything."""
 
 
+class Fetch(dict[TP, Sequence[Record]]):
+    """What one fetch took from the client: partition → records, none where it only passed offsets that hold no record.
+
+    Attributes:
+        assignment: the client's assignment it was made under; another object after every rebalance.
+        start: partition → where the client stood before it.
+        reached: partition → where it stands after it.
+    """
+
+    def __init__(self, assignment: Any = None) -> None:
+        super().__init__()
+        self.assignment = assignment
+        self.start: dict[TP, int] = {}
+        self.reached: dict[TP, int] = {}
+
+
 class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # faust ships no types
     """The thread that owns the aiokafka client. A commit that fails is tried again, not a reason to crash."""
 
     logger = faust_logger
-    skipped: Mapping[TP, int] = {}  # replaced as a whole, never changed
-    """Of the last fetch: partition → the offset up to which it read, where that is past the last record it returned."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         """Read committed records only: with Faust's default, those of an aborted transaction would be delivered."""
@@ -68,29 +83,48 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # fa
         """Return the offset up to which the partition may be read: an open transaction is no lag of ours."""
         return cast("int | None", self._ensure_consumer().last_stable_offset(tp))
 
+    @property
+    def assignment_now(self) -> Any:
+        """The client's assignment, to be compared by identity; None without a subscription."""
+        subscription = self._ensure_consumer()._subscription.subscription
+        return None if subscription is None else subscription.assignment
+
     async def _fetch_records(
         self,
         consumer: Any,
         active_partitions: set[TP],
         timeout: float | None = None,  # noqa: ASYNC109
         max_records: int | None = None,
-    ) -> Any:
+    ) -> Fetch:
         """Fetch; a partition where only offsets without records were passed is returned with an empty list.
 
         Transaction markers, aborted records and compacted ones leave offsets that no record holds. At the end of a
         partition nothing but the client's position tells of them, and without it the lag would never reach zero.
         """
-        before = _positions(consumer, active_partitions)
-        records = dict(await super()._fetch_records(consumer, active_partitions, timeout, max_records))
-        skipped = {}
-        for tp, position in _positions(consumer, active_partitions).items():
-            found = records.get(tp)
-            if found is None and tp in before and position > before[tp]:
-                records[tp] = []
-            if tp in records and (not found or position > found[-1].offset + 1):
-                skipped[tp] = position
-        self.skipped = skipped
-        return records
+        began = self.assignment_now
+        before = _positions(began, active_partitions)
+        records = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
+        fetch = Fetch(self.assignment_now)
+        if fetch.assignment is not began:  # a rebalance while it waited: what was known of positions is void
+            before = {}
+        for tp, reached in _positions(fetch.assignment, active_partitions).items():
+            found = records.get(tp, ())
+            start = found[0].offset if found else before.get(tp, reached)
+            if found or reached > start:
+                fetch[tp], fetch.start[tp], fetch.reached[tp] = found, start, reached
+        return fetch
+
+    async def give_back(self, fetch: Fetch, partitions: Iterable[TP]) -> None:
+        """Set the client back to where it stood before the fetch, unless it was moved since: nobody took the records."""
+        await self.call_thread(self._give_back, fetch, partitions)
+
+    async def _give_back(self, fetch: Fetch, partitions: Iterable[TP]) -> None:
+        assignment = self.assignment_now
+        if assignment is not fetch.assignment:
+            return  # the positions of the new assignment start from the committed offsets
+        for tp, position in _positions(assignment, partitions).items():
+            if position == fetch.reached[tp]:
+                self._ensure_consumer().seek(driver.TopicPartition(tp.topic, tp.partition), fetch.start[tp])
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         consumer = self._ensure_consumer()
@@ -116,6 +150,10 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     logger = faust_logger
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._read_offset = NoReadOffsets()
+
     @property
     def delivery(self) -> Delivery:
         """The delivery of the app that this consumer feeds."""
@@ -124,24 +162,29 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
+    async def perform_seek(self) -> None:
+        """Leave the client where it stands: on each assignment it starts from the committed offsets by itself.
+
+        Faust seeks once more when fetching may already have begun, and skips partitions without a commit: records that
+        were fetched in between were read twice, or never (docs/decisions/0001).
+        """
+
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109
-        """Fetch; yield one message per partition that had records, its value the whole Batch."""
-        records, active = await self._wait_next_records(OPEN_POLL_S)
-        skipped = self._thread.skipped
-        generation = self.app.consumer_generation_id
-        if not records or self.should_stop:
+        """Fetch; yield one message per partition that had records, its value the whole Batch.
+
+        A fetch may outlast a rebalance. What it took from the client and nobody may have now is given back.
+        """
+        fetch, _active = await self._wait_next_records(OPEN_POLL_S)
+        if not fetch or self.should_stop:
             return
-        for tp, found in records.items():
-            if not self.flow_active or self.app.consumer_generation_id != generation:
-                return  # a rebalance: all of it is read again from the committed offsets
-            if not (active is None or tp in active or tp in self._buffered_partitions):
-                continue
+        generation = self.app.consumer_generation_id
+        left = set(fetch)
+        for tp, found in fetch.items():
+            if not self.flow_active or self._thread.assignment_now is not fetch.assignment:
+                break
+            left.discard(tp)
             self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
-            next_offset = skipped.get(tp) or found[-1].offset + 1
-            batch = Batch.of(Partition(tp.topic, tp.partition), found, next_offset)
-            read = self._read_offset[tp]
-            if read is not None and batch.next_offset <= read:
-                continue  # Faust drops these a few lines later, unseen: they must not enter the ledger
+            batch = Batch.of(Partition(tp.topic, tp.partition), found, fetch.reached[tp])
             self.delivery.ledger.taken(batch)
             self.delivery.fetched(batch)
             yield (
@@ -162,6 +205,8 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
                     generation_id=generation,
                 ),
             )
+        if left:
+            await self._thread.give_back(fetch, left)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
         if active_partitions is None:
@@ -233,10 +278,18 @@ class BatchSchema(Schema):  # type: ignore[misc]
         return decode
 
 
-def _positions(consumer: Any, partitions: Iterable[TP]) -> dict[TP, int]:
+class NoReadOffsets(dict[TP, None]):
+    """Takes the place of Faust's "read up to here": kept over a rebalance, it drops records that are to be read again."""
+
+    def __missing__(self, tp: TP) -> None:
+        return None
+
+    def __setitem__(self, tp: TP, offset: Any) -> None:
+        """Remember nothing: the client's position and the ledger are the truth."""
+
+
+def _positions(assignment: Any, partitions: Iterable[TP]) -> dict[TP, int]:
     """Return how far the client has read, of the partitions where it knows. Call it in the consumer's thread."""
-    subscription = consumer._subscription.subscription
-    assignment = subscription.assignment if subscription is not None else None
     if assignment is None:
         return {}
     states = {tp: assignment.state_value(tp) for tp in partitions}

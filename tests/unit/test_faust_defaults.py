@@ -16,6 +16,7 @@ import faust
 import pytest
 from faust.cli.worker import worker as worker_command
 from faust.streams import Stream
+from faust.tables.recovery import Recovery
 from faust.transport import conductor
 from faust.transport.consumer import Consumer
 from faust.types import TP
@@ -59,6 +60,13 @@ def test_a_decode_error_is_acknowledged_before_anybody_hears_of_it() -> None:
     source = inspect.getsource(conductor)
     handler = source[source.index("except ValueDecodeError") :]
     assert handler.index("message.ack(") < handler.index("on_value_decode_error")
+
+
+def test_the_flow_is_resumed_before_the_client_is_set_to_the_committed_offsets() -> None:
+    """Records fetched in between are taken, and fetched again or dropped; see decision 0001."""
+    restart = inspect.getsource(Recovery._restart_recovery.fun)
+    assert restart.index("consumer.resume_flow)()") < restart.index("self.on_recovery_completed)(")
+    assert "consumer.perform_seek()" in inspect.getsource(Recovery.on_recovery_completed)
 
 
 def test_the_defaults_that_leave_partitions_without_an_owner_for_a_minute() -> None:
