@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 Row = Mapping[str, Any]
 """Column name → value: None, bool, int, float, str, bytes, Decimal, date, time, aware datetime, timedelta, list.
@@ -46,8 +46,8 @@ class TableId:
         return f"{self.schema}.{self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+# What is made for every record is a named tuple: frozen dataclasses take several times as long to make.
+class Origin(NamedTuple):
     """Where a change was read."""
 
     topic: str
@@ -56,8 +56,7 @@ class Origin:
     kind: Kind = Kind.STREAMED
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One committed row change.
 
     Attributes:
@@ -66,6 +65,7 @@ class Change:
         before: the row before, None for a create or a snapshot row. Tables are REPLICA IDENTITY FULL: it is whole,
             but for unchanged TOAST values.
         after: the row after, None for a delete.
+            Both hold only what the route that gets the change says it reads (processors.sinks.base.Route).
         version: orders the changes of one key, see `pack_version`; 0 for a snapshot row.
         committed_at: aware; the commit in PostgreSQL: the rule's clock starts here.
         transaction: PostgreSQL's 32-bit transaction id, 0 where unknown (snapshots).
@@ -115,8 +115,7 @@ class Record(Protocol):
     def headers(self) -> Sequence[tuple[str, bytes]]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedRecord:
+class CheckedRecord(NamedTuple):
     """A record whose framing, schema id and subject are known good, still undecoded.
 
     Attributes:
@@ -136,16 +135,25 @@ class CheckedRecord:
         return self.record.value or b""
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """What the rules and the cache need of a record, read without decoding its rows."""
+class Stamp(NamedTuple):
+    """What the rules and the cache need of a record, read without decoding its rows.
+
+    Attributes:
+        committed_us: microseconds since the epoch, PostgreSQL's clock.
+        rows_end: where in the record's value the rows end; 0 where that is not known, and all of it must be decoded.
+    """
 
     op: Op
     kind: Kind
-    committed_ms: int
-    """Milliseconds since the epoch, PostgreSQL's clock."""
+    committed_us: int
     transaction: int
     lsn: int
+    rows_end: int = 0
+
+    @property
+    def committed_ms(self) -> int:
+        """Milliseconds since the epoch."""
+        return self.committed_us // 1000
 
 
 NOT_SENT = "downriver:not-sent:5f0c6a4e9b7d4e21a3c8d1f6027be954"

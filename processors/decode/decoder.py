@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from processors.change import NOT_SENT, Change, CheckedRecord, Kind, Op, Origin, Record, Row, Stamp, pack_version
-from processors.decode.envelope import committed_at, stamp_of
+from processors.decode.envelope import moment, stamp_of
 from processors.decode.errors import SchemaLookup, Undecodable
-from processors.decode.plan import HEADER, KeyPlan, RowPlan, ValuePlan, key_plan, read, value_plan
+from processors.decode.glance import SOME
+from processors.decode.plan import HEADER, KeyPlan, ValuePlan, key_plan, read, read_row, value_plan
 from processors.decode.tail import Tail
 from processors.decode.values import placeholders
 from processors.tables.base import Table
@@ -27,6 +28,7 @@ REFUSALS_KEPT = 256
 """Refused schema ids that are remembered for a topic, so that a flood of them is not parsed again and again."""
 
 
+NOTHING: frozenset[str] = frozenset()
 Plan = TypeVar("Plan", ValuePlan, KeyPlan)
 
 
@@ -109,63 +111,102 @@ class Decoder:
                 return stamp
         envelope = read(value, plan.parsed, "value")
         stamp = stamp_of(envelope, topic.table, topic.prefix)
-        database = envelope["source"].get("db")
-        if plan.learned_from != database:
-            plan.learned_from, plan.tail = database, Tail.learn(plan.parsed, envelope["source"])
+        known = envelope["source"].get("db"), envelope["source"].get("version")
+        if plan.learned_from != known:
+            plan.learned_from, plan.tail = known, Tail.learn(plan.parsed, envelope["source"])
         return stamp
 
-    def change(self, checked: CheckedRecord) -> Change:
-        """Decode a checked record, rows and key.
-
-        Raises:
-            Undecodable: the record is not the envelope that its schema promises.
-        """
-        topic, plan, value = self._of(checked)
-        envelope = read(value, plan.parsed, "value")
-        stamp = stamp_of(envelope, topic.table, topic.prefix)
-        unavailable = self._placeholders if plan.row.holds_int_array or self._placeholder in value else None
-        before = self._row(plan.row, envelope["before"], unavailable)
-        after = self._row(plan.row, envelope["after"], unavailable)
-        _check_rows(stamp.op, before, after)
-        record = checked.record
-        snapshot = stamp.kind is Kind.SNAPSHOT
-        deleted = stamp.op is Op.DELETE
-        return Change(
-            source=self._source,
-            table=topic.table.id,
-            op=stamp.op,
-            key=self._key(topic, record.key, before if deleted else after),
-            before=before,
-            after=after,
-            version=0 if snapshot else pack_version(self._epoch, stamp.lsn, deleted=deleted),
-            committed_at=committed_at(envelope["source"]),
-            transaction=stamp.transaction,
-            origin=Origin(record.topic, record.partition, record.offset, stamp.kind),
-        )
-
-    def keyed(self, checked: CheckedRecord, stamp: Stamp) -> Change:
-        """Return the change with its key alone, `before` and `after` left undecoded (None): for a route that reads no more.
+    def glance(self, checked: CheckedRecord, stamp: Stamp, columns: frozenset[str]) -> tuple[Row | None, Row | None]:
+        """Return the rows before and after, of which at least `columns` were read, where the record has them.
 
         Args:
             stamp: of the same record.
 
         Raises:
+            Undecodable: the record is not the envelope that its schema promises.
+        """
+        _, plan, value = self._of(checked)
+        glance = plan.glance(columns)
+        if glance is not None and stamp.rows_end and self._placeholder not in value:
+            try:
+                before, at = _branch(value, HEADER, glance.read)
+                after, at = _branch(value, at, glance.read)
+            except Exception:  # whatever it is: the long way says it, or gets over it
+                at = 0
+            if at == stamp.rows_end:
+                _check_rows(stamp.op, before, after)
+                return before, after
+        change = self.change(checked, stamp)
+        return change.before, change.after
+
+    def change(self, checked: CheckedRecord, stamp: Stamp, *, before: bool = True) -> Change:
+        """Decode a checked record, rows and key.
+
+        Args:
+            stamp: of the same record.
+            before: whether the row before is wanted; if not, it is None unless the row after lacks something.
+
+        Raises:
+            Undecodable: the record is not the envelope that its schema promises.
+        """
+        _, plan, value = self._of(checked)
+        unavailable = self._placeholders if plan.row.holds_int_array or self._placeholder in value else None
+        rows = self._rows(plan, value, stamp, before=before or unavailable is not None)
+        if rows is None:
+            envelope = read(value, plan.parsed, "value")
+            rows = envelope["before"], envelope["after"]
+        row_before, row_after = (None if row is None else plan.row.finish(row, unavailable) for row in rows)
+        _check_rows(stamp.op, row_before, row_after)
+        return self._change(checked.record, stamp, row_before, row_after)
+
+    def whole(self, checked: CheckedRecord) -> bool:
+        """Return whether the record holds every column, none left out as unchanged; False where that is not certain."""
+        _, plan, value = self._of(checked)
+        return not plan.row.holds_int_array and self._placeholder not in value
+
+    def partial(self, checked: CheckedRecord, stamp: Stamp, rows: tuple[Row | None, Row | None]) -> Change:
+        """Return the change with its key and what is known of its rows: for a route that reads no more.
+
+        Args:
+            stamp: of the same record.
+            rows: before and after, from `glance`, or None twice.
+
+        Raises:
             Undecodable: the record key is not what its schema promises.
         """
-        topic, record = self._topics[checked.record.topic], checked.record
-        snapshot = stamp.kind is Kind.SNAPSHOT
+        return self._change(checked.record, stamp, *rows)
+
+    def _change(self, record: Record, stamp: Stamp, before: Row | None, after: Row | None) -> Change:
+        topic = self._topics[record.topic]
+        deleted = stamp.op is Op.DELETE
         return Change(
-            source=self._source,
-            table=topic.table.id,
-            op=stamp.op,
-            key=self._key(topic, record.key, None),
-            before=None,
-            after=None,
-            version=0 if snapshot else pack_version(self._epoch, stamp.lsn, deleted=stamp.op is Op.DELETE),
-            committed_at=datetime.fromtimestamp(stamp.committed_ms / 1000, UTC),
-            transaction=stamp.transaction,
-            origin=Origin(record.topic, record.partition, record.offset, stamp.kind),
+            self._source,
+            topic.table.id,
+            stamp.op,
+            self._key(topic, record.key, before if deleted else after),
+            before,
+            after,
+            0 if stamp.kind is Kind.SNAPSHOT else pack_version(self._epoch, stamp.lsn, deleted=deleted),
+            moment(stamp.committed_us),
+            stamp.transaction,
+            Origin(record.topic, record.partition, record.offset, stamp.kind),
         )
+
+    @staticmethod
+    def _rows(
+        plan: ValuePlan, value: bytes, stamp: Stamp, *, before: bool
+    ) -> tuple[dict[str, Any] | None, dict[str, Any] | None] | None:
+        """Decode the rows alone, the one before only if it is wanted; None if the whole record must be decoded."""
+        skim = plan.glance(NOTHING)
+        if plan.alone is None or skim is None or not stamp.rows_end:
+            return None
+        read_it = partial(read_row, parsed=plan.alone)
+        try:
+            first, at = _branch(value, HEADER, read_it if before else skim.read)
+            second, at = _branch(value, at, read_it)
+        except Exception:  # whatever it is: the long way says it, or gets over it
+            return None
+        return (first if before else None, second) if at == stamp.rows_end else None
 
     def _of(self, checked: CheckedRecord) -> tuple[_Topic, ValuePlan, bytes]:
         topic = self._topics[checked.record.topic]
@@ -218,17 +259,39 @@ class Decoder:
     def _key(self, topic: _Topic, key: bytes | None, row: Row | None) -> Row:
         """Decode the record key, and hold it against the row: a key that is not the row's would change another row."""
         plan = self._check_key(topic, key)
-        decoded = plan.row.finish(read(key or b"", plan.parsed, "key"), None)
-        made = {name: decoded[name] for name in topic.table.key}
-        for name, value in made.items():
-            if row is not None and (name not in row or row[name] != value):
-                msg = f"column {name} differs between record key and row"
-                raise Undecodable(msg)
+        made = self._quick_key(plan, key or b"")
+        if made is None:
+            decoded = plan.row.finish(read(key or b"", plan.parsed, "key"), None)
+            made = {name: decoded[name] for name in topic.table.key}
+        if row:
+            for name, value in made.items():
+                if row.get(name, value) != value:
+                    msg = f"column {name} differs between record key and row"
+                    raise Undecodable(msg)
         return made
 
     @staticmethod
-    def _row(plan: RowPlan, row: dict[str, Any] | None, unavailable: Sequence[Any] | None) -> Row | None:
-        return None if row is None else plan.finish(row, unavailable)
+    def _quick_key(plan: KeyPlan, key: bytes) -> dict[str, Any] | None:
+        """Decode an ordinary key; None if the library must."""
+        if plan.glance is None:
+            return None
+        try:
+            decoded, end = plan.glance.read(key, HEADER)
+        except Exception:
+            return None
+        return decoded if end == len(key) else None
+
+
+def _branch(
+    value: bytes, start: int, read_it: Callable[[bytes, int], tuple[dict[str, Any], int]]
+) -> tuple[dict[str, Any] | None, int]:
+    """Read a row that may be null; return it and where it ends. Raises for a branch that the union does not have."""
+    branch = value[start]
+    if branch == 0:
+        return None, start + 1
+    if branch != SOME:
+        raise ValueError
+    return read_it(value, start + 1)
 
 
 def _let_heartbeats_pass(topic: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from processors.change import LSN_BITS, Kind, Op, Stamp
@@ -23,11 +24,11 @@ def stamp_of(envelope: Mapping[str, Any], table: Table, prefix: str) -> Stamp:
     source = envelope["source"]
     _belongs(source, table, prefix)
     kind = kind_of(source)
-    committed_ms = _number(source, "ts_ms", 0, MAX_MS)
+    committed_us = _committed_us(source)
     least = 0 if kind is Kind.SNAPSHOT else 1
     lsn = _number(source, "lsn", least, (1 << LSN_BITS) - 1)
     transaction = 0 if kind is Kind.SNAPSHOT else _number(source, "txId", 0, (1 << 63) - 1)
-    return Stamp(op_of(envelope, table), kind, committed_ms, transaction, lsn)
+    return Stamp(op_of(envelope, table), kind, committed_us, transaction, lsn)
 
 
 def op_of(envelope: Mapping[str, Any], table: Table) -> Op:
@@ -52,19 +53,21 @@ def kind_of(source: Mapping[str, Any]) -> Kind:
     return Kind.REPAIR if source.get("origin") else Kind.STREAMED
 
 
-def committed_at(source: Mapping[str, Any]) -> datetime:
-    """Return the commit time, in microseconds where the connector says them. Call it after `stamp_of`.
+@lru_cache(1 << 12)
+def moment(microseconds: int) -> datetime:
+    """Return the commit time of a stamp. Cached: a transaction's rows share it."""
+    return EPOCH + timedelta(microseconds=microseconds)
 
-    Raises:
-        Undecodable: microseconds and milliseconds tell different times.
-    """
-    milliseconds = source["ts_ms"]
+
+def _committed_us(source: Mapping[str, Any]) -> int:
+    """Return the commit time, in microseconds where the connector says them."""
+    milliseconds = _number(source, "ts_ms", 0, MAX_MS)
     microseconds = source.get("ts_us")
     if microseconds is None:
-        microseconds = milliseconds * 1000
-    elif microseconds // 1000 != milliseconds:
+        return milliseconds * 1000
+    if microseconds // 1000 != milliseconds:
         raise Undecodable("source.ts_us and source.ts_ms are different times")
-    return EPOCH + timedelta(microseconds=microseconds)
+    return int(microseconds)
 
 
 def _belongs(source: Mapping[str, Any], table: Table, prefix: str) -> None:

@@ -1,8 +1,8 @@
 """The end of an envelope, read without decoding the rows before it: what rules and cache need of every record.
 
 Behind the two rows an envelope holds nothing that users write: the source block, the transaction block, op and times.
-The source block starts with version, connector and the topic prefix; the last place where the two latter stand one after
-the other is the true one, whatever a row contains, as nothing behind them can hold the word "postgresql" again
+The source block starts with version, connector and the topic prefix; the last place where the three stand one after the
+other is the true one, whatever a row contains, as nothing behind them can hold the word "postgresql" again
 (`Tail.learn` makes sure). From there one pattern, built from the schema, must match to the record's very end. Anything
 unusual does not match, and the caller decodes the whole record.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from processors.change import LSN_BITS, Kind, Op, Stamp
@@ -26,8 +27,10 @@ STREAMED = "false"
 MAX_MS = 253_402_300_799_999
 """The last millisecond of the year 9999."""
 MAX_LSN = 1 << LSN_BITS
-CAPTURED = ("ts_ms", "snapshot", "length", "sequence", "txId", "lsn", "op")
-"""What the pattern captures, in the order of the fields."""
+CAPTURED = ("ts_ms", "ts_us", "snapshot", "length", "sequence", "txId", "lsn", "op")
+"""What the pattern captures."""
+NEVER = b"(?P<ts_us>(?!))?"
+"""Captures nothing: for connectors that don't say microseconds."""
 OPS = {op.value.encode(): op for op in Op}
 
 
@@ -37,30 +40,32 @@ class Tail:
 
     start: bytes
     match: Any
+    groups: tuple[int, ...]
 
     def read(self, value: bytes) -> Stamp | None:
         """Return the stamp of a framed envelope, None if it must be decoded to know it."""
-        found = self.match(value, value.rfind(self.start))
+        start = value.rfind(self.start)
+        found = self.match(value, start)
         if found is None:
             return None
-        committed, snapshot, length, sequence, transaction, lsn, op = found.groups()
+        committed, exact, snapshot, length, sequence, transaction, lsn, op = found.group(*self.groups)
         if sequence is not None and length[0] >> 1 != len(sequence):
             return None
-        committed_ms = number(committed)
+        committed_us = _microseconds(committed, exact)
         position = number(lsn) if lsn else 0
-        if not 0 <= committed_ms <= MAX_MS:
+        if committed_us is None or not 0 <= position < MAX_LSN:
             return None
         if snapshot is not None:
-            return Stamp(OPS[op], Kind.SNAPSHOT, committed_ms, 0, position) if 0 <= position < MAX_LSN else None
-        transaction_id = number(transaction) if transaction else 0
-        if not 0 < position < MAX_LSN or transaction_id < 0:
+            return Stamp(OPS[op], Kind.SNAPSHOT, committed_us, 0, position, start)
+        transaction_id = shared_number(transaction) if transaction else 0
+        if not position or transaction_id < 0:
             return None
-        return Stamp(OPS[op], Kind.STREAMED, committed_ms, transaction_id, position)
+        return Stamp(OPS[op], Kind.STREAMED, committed_us, transaction_id, position, start)
 
     @classmethod
     def learn(cls, parsed: Mapping[str, Any], source: Mapping[str, Any]) -> Tail | None:
         """Build it from a parsed envelope schema and one decoded source block; None if the schema does not allow it."""
-        constant = {name: source[name] for name in ("connector", "name", "db", "schema", "table")}
+        constant = {name: source[name] for name in ("version", "connector", "name", "db", "schema", "table")}
         if constant["connector"] != CONNECTOR or any(CONNECTOR in constant[name] for name in ("db", "schema", "table")):
             return None
         envelope = [(each["name"], each["type"]) for each in parsed["fields"]]
@@ -70,13 +75,26 @@ class Tail:
         block = [(each["name"], each["type"]) for each in envelope[2][1]["fields"]]
         if [name for name, _ in block[:3]] != ["version", "connector", "name"]:
             return None
-        parts = [_part(name, type_, constant) for name, type_ in block[1:]]
+        parts = [_part(name, type_, constant) for name, type_ in block]
         parts += [_part("op" if name == "op" else f"envelope {name}", type_, constant) for name, type_ in envelope[3:]]
         pattern = b"".join(part or b"" for part in parts)
+        if b"(?P<ts_us>" not in pattern:
+            pattern += NEVER
         compiled = re.compile(pattern + rb"\Z", re.DOTALL)
-        if None in parts or tuple(compiled.groupindex) != CAPTURED:
+        if None in parts or set(compiled.groupindex) != set(CAPTURED):
             return None
-        return cls(_string(constant["connector"]) + _string(constant["name"]), compiled.match)
+        start = b"".join(_string(constant[name]) for name in ("version", "connector", "name"))
+        return cls(start, compiled.match, tuple(compiled.groupindex[name] for name in CAPTURED))
+
+
+@lru_cache(1 << 12)
+def _microseconds(committed: bytes, exact: bytes | None) -> int | None:
+    """Return the commit time; None if it is none, or two times that differ. Cached: a transaction's rows share it."""
+    milliseconds = number(committed)
+    if not 0 <= milliseconds <= MAX_MS:
+        return None
+    microseconds = number(exact) if exact else milliseconds * 1000
+    return microseconds if microseconds // 1000 == milliseconds else None
 
 
 def number(data: bytes) -> int:
@@ -85,6 +103,10 @@ def number(data: bytes) -> int:
     for byte in reversed(data):
         read = read << 7 | byte & 0x7F
     return read >> 1 ^ -(read & 1)
+
+
+shared_number = lru_cache(1 << 12)(number)
+"""For what all rows of a transaction share."""
 
 
 def _string(text: str) -> bytes:
@@ -127,7 +149,7 @@ def _optional_part(name: str, branches: list[Any]) -> bytes | None:
         some = string + b"(?:" + re.escape(_string(STREAMED)) + b"|(?P<snapshot>" + others + b"))"
     elif name == "sequence" and string:
         some = string + rb"(?P<length>[\x00-\x7f])(?P<sequence>" + SEQUENCE + b")"
-    elif name in {"txId", "lsn"} and long:
+    elif name in {"txId", "lsn", "ts_us"} and long:
         some = long + f"(?P<{name}>".encode() + NUMBER + b")"
     elif long:
         some = long + NUMBER

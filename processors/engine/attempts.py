@@ -19,10 +19,19 @@ RAISES_ALLOWED = 3
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one write decided: `verdicts` by the commands' indexes; `attempt` counts the writes, from 1."""
+    """What one write decided: the commands at `indexes` have these verdicts; `attempt` counts the writes, from 1."""
 
     attempt: int
-    verdicts: Sequence[tuple[int, Verdict]]
+    indexes: Sequence[int]
+    verdicts: Sequence[Verdict]
+
+    def rejected(self) -> list[tuple[int, Verdict]]:
+        """Return the commands that can never be written, by index."""
+        return [
+            (index, verdict)
+            for index, verdict in zip(self.indexes, self.verdicts, strict=True)
+            if verdict.outcome is Outcome.REJECTED
+        ]
 
 
 async def write_until_decided(sink: Sink[Any], commands: Sequence[Any], waits: Waits) -> AsyncIterator[Round]:
@@ -46,18 +55,17 @@ async def write_until_decided(sink: Sink[Any], commands: Sequence[Any], waits: W
             except SinkUnavailable as error:
                 await wait.failed(str(error))
                 continue
-            decided = [
-                (index, verdict)
-                for index, verdict in zip(pending, verdicts, strict=True)
-                if verdict.outcome is not Outcome.RETRY
-            ]
-            again = [v for v in verdicts if v.outcome is Outcome.RETRY]
+            again = [verdict for verdict in verdicts if verdict.outcome is Outcome.RETRY]
+            if not again:
+                wait.over()
+                yield Round(attempt, pending, verdicts)
+                return
+            decided = [(i, v) for i, v in zip(pending, verdicts, strict=True) if v.outcome is not Outcome.RETRY]
             pending = [i for i, v in zip(pending, verdicts, strict=True) if v.outcome is Outcome.RETRY]
             if decided:
                 wait.over()
-                yield Round(attempt, decided)
-            if pending:
-                await wait.failed(f"{len(again)} of {len(verdicts)} commands must wait: {again[0].reason}")
+                yield Round(attempt, [i for i, _ in decided], [v for _, v in decided])
+            await wait.failed(f"{len(again)} of {len(verdicts)} commands must wait: {again[0].reason}")
     finally:
         wait.over()
 

@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from processors.change import Record
 
+RECORD_BYTES = 350
+"""What aiokafka's record takes besides its key and value, measured."""
+
 
 class Partition(NamedTuple):
     """A topic's partition; equal and hashed alike to faust's TP and aiokafka's TopicPartition."""
@@ -24,7 +27,7 @@ class Batch:
         records: may be empty: then the batch only says that nothing is to be read below `next_offset`.
         next_offset: the offset that was reached: what may be committed once all records are delivered. Offsets among
             and after the records that hold none (compacted away, aborted, transaction markers) need no acknowledgement.
-        size: bytes of keys and values.
+        size: bytes that the records take in memory, about.
     """
 
     partition: Partition
@@ -39,7 +42,7 @@ class Batch:
         Args:
             next_offset: default: the offset after the last record, of which there must be one then.
         """
-        size = sum(len(record.key or b"") + len(record.value or b"") for record in records)
+        size = sum([len(record.key or b"") + len(record.value or b"") + RECORD_BYTES for record in records])
         return cls(partition, records, records[-1].offset + 1 if next_offset is None else next_offset, size)
 
     @property

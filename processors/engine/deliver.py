@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -30,7 +31,7 @@ from processors.engine.metrics import Metrics
 from processors.engine.prepare import Decoder, Prepared, Refused, TopicPlan, prepare
 from processors.engine.visible import Recorder, Visibility, Written
 from processors.engine.waiting import Waits
-from processors.sinks.base import Outcome, Pace, Sink, SinkUnavailable
+from processors.sinks.base import Pace, Sink, SinkUnavailable
 from schemas.registry import RegistryAway
 
 log = structlog.get_logger(__name__)
@@ -258,6 +259,8 @@ class Deliverer:
             began = time.perf_counter()
             records = [record for batch in claim for record in batch.records]
             prepared = await self._prepare(records)
+            self._metrics.skipped.labels(self._sink.name).inc(prepared.skipped)
+            self._metrics.coalesced.labels(self._sink.name).inc(prepared.coalesced)
             await self._write(records, prepared, by_partition)
             lane = claim[0].partition.topic.partition(".")[0]
             self._metrics.write_seconds.labels(self._sink.name, lane).observe(time.perf_counter() - began)
@@ -284,23 +287,22 @@ class Deliverer:
     ) -> None:
         """Write all commands; each partition is released as soon as none of its commands is open."""
         owners = prepared.owners
-        open_commands = dict.fromkeys(by_partition, 0)
-        for owner in owners:
-            open_commands[_partition(records[owner])] += 1
+        homes = [_partition(records[owner]) for owner in owners]
+        open_commands = Counter(homes)
         dead: dict[Partition, list[Refused]] = {}
         for refused in prepared.refused:
             dead.setdefault(_partition(refused.record), []).append(refused)
-        await self._finish([p for p, count in open_commands.items() if not count], by_partition, prepared, dead, 1)
+        await self._finish([p for p in by_partition if not open_commands[p]], by_partition, prepared, dead, 1)
         rejected_records: set[int] = set()
         async for decided in write_until_decided(self._sink, prepared.commands, self.waits):
-            for index, verdict in decided.verdicts:
+            open_commands.subtract(homes[index] for index in decided.indexes)
+            for outcome, count in Counter(verdict.outcome for verdict in decided.verdicts).items():
+                self._metrics.commands.labels(self._sink.name, outcome.value).inc(count)
+            for index, verdict in decided.rejected():
                 owner = owners[index]
-                partition = _partition(records[owner])
-                open_commands[partition] -= 1
-                self._metrics.commands.labels(self._sink.name, verdict.outcome.value).inc()
-                if verdict.outcome is Outcome.REJECTED and owner not in rejected_records:
+                if owner not in rejected_records:
                     rejected_records.add(owner)
-                    dead.setdefault(partition, []).append(Refused(records[owner], verdict.reason))
+                    dead.setdefault(homes[index], []).append(Refused(records[owner], verdict.reason))
             if decided.attempt > 1:
                 self._metrics.retried.labels(self._sink.name).inc()
             done = [p for p, count in open_commands.items() if not count and p in by_partition]

@@ -22,6 +22,9 @@ class Metrics:
         self.records = counter("downriver_records_total", "Records dealt with, by topic.", "topic")
         self.commands = counter("downriver_commands_total", "Commands decided by the sink, by outcome.", "outcome")
         self.skipped = counter("downriver_skipped_records_total", "Tombstones and heartbeats.")
+        self.coalesced = counter(
+            "downriver_coalesced_records_total", "Not written: the same batch held a newer change of their key."
+        )
         self.dead_letters = counter("downriver_dead_letters_total", "Records written to a dead-letter topic.", "topic")
         self.retried = counter("downriver_retried_writes_total", "Writes that came after a first attempt.")
         self.write_seconds = Histogram(

@@ -18,6 +18,7 @@ from processors.decode import Decoder
 from processors.engine import start
 from processors.engine.deadletter import DeadLetters
 from processors.engine.deliver import Deliverer
+from processors.engine.garbage import settle
 from processors.engine.metrics import Metrics
 from processors.engine.prepare import TopicPlan
 from processors.engine.waiting import WaitedTooLong, Waits
@@ -108,6 +109,7 @@ class StreamWorker:
         await self._producer.start()
         self.deliverer.start()
         self.watchdog.start()
+        settle()
         log.info("worker_up", **about)
 
     async def stop(self) -> None:

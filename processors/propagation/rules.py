@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from downriver.exits import BadInput
-from processors.change import Change, Kind, Op, Stamp, TableId
+from processors.change import Change, Kind, Op, Row, Stamp, TableId
 from processors.sinks import SINKS
 from processors.tables import TABLES
 from processors.tables.base import Table
@@ -45,7 +45,9 @@ class Counted:
 
     def matches(self, change: Change) -> bool:
         """Whether the change is of this kind. Snapshot rows and repairs are the caller's to leave out."""
-        return str(change.table) == self.table and (not self.columns or differs(change, self.columns))
+        if str(change.table) != self.table:
+            return False
+        return not self.columns or (change.op is Op.UPDATE and differs(change.before, change.after, self.columns))
 
 
 @checked_dataclass(frozen=True, slots=True, config=_STRICT)
@@ -68,17 +70,16 @@ class Rule:
         return not self.sinks or sink in self.sinks
 
 
-def differs(change: Change, columns: Iterable[str]) -> bool:
-    """Whether the change is an update in which one of the columns differs.
+def differs(before: Row | None, after: Row | None, columns: Iterable[str]) -> bool:
+    """Whether one of the columns differs between the two rows of an update.
 
     A column that was not sent (an unchanged TOAST value) does not differ. An update without a row before, which
     preflight refuses to capture, counts: a change in doubt must not slip past its rule.
     """
-    if change.op is not Op.UPDATE or change.after is None:
+    if after is None:
         return False
-    if change.before is None:
+    if before is None:
         return True
-    before, after = change.before, change.after
     return any(name in before and name in after and before[name] != after[name] for name in columns)
 
 
@@ -100,28 +101,31 @@ class TableRules:
         return (*self.always, *self.by_columns, *(() if self.always else (OTHER,)))
 
     @property
-    def needs_rows(self) -> bool:
-        """Whether some records of the table must be decoded for the rules; which, `needs_row` says."""
-        return bool(self.by_columns)
+    def columns(self) -> frozenset[str]:
+        """The columns that are compared, of the updates that `needs_row` says."""
+        return frozenset(name for columns in self.by_columns.values() for name in columns)
 
     def needs_row(self, stamp: Stamp) -> bool:
-        """Whether this record must be decoded: only updates can differ in a column, and only streamed ones count."""
+        """Whether `columns` of this record must be read: only updates can differ in one, and only streamed ones count."""
         return bool(self.by_columns) and stamp.op is Op.UPDATE and stamp.kind is Kind.STREAMED
 
-    def counts(self, stamp: Stamp, change: Change | None) -> tuple[str, ...]:
+    def counts(self, stamp: Stamp, rows: tuple[Row | None, Row | None] | None) -> tuple[str, ...]:
         """Return the names of the rules that count the record: at least `other`, or none for a snapshot row or a repair.
 
+        Args:
+            rows: before and after, with at least `columns`; None unless `needs_row(stamp)`.
+
         Raises:
-            ValueError: `needs_row(stamp)` and no change was given.
+            ValueError: `needs_row(stamp)` and no rows were given.
         """
         if stamp.kind is not Kind.STREAMED:
             return ()
         if not self.by_columns or stamp.op is not Op.UPDATE:
             return self.always or (OTHER,)
-        if change is None:
+        if rows is None:
             msg = f"the rules {', '.join(self.by_columns)} compare columns: the update must be decoded"
             raise ValueError(msg)
-        names = self.always + tuple(name for name, columns in self.by_columns.items() if differs(change, columns))
+        names = self.always + tuple(name for name, columns in self.by_columns.items() if differs(*rows, columns))
         return names or (OTHER,)
 
 

@@ -165,10 +165,10 @@ class Lookout:
                 if checked is None:
                     continue
                 stamp = self._decoder.stamp(checked)
-                change = self._decoder.change(checked) if rules.needs_row(stamp) else None
+                rows = self._decoder.glance(checked, stamp, rules.columns) if rules.needs_row(stamp) else None
             except Undecodable:
                 continue  # it will be a dead letter, which has its own count
-            for rule in rules.counts(stamp, change):
+            for rule in rules.counts(stamp, rows):
                 found.setdefault(rule, (record.offset, stamp.committed_ms))
             if self._enough(where):
                 return True

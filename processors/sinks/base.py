@@ -112,7 +112,12 @@ class Sink(Protocol[In]):
 
 @runtime_checkable
 class Route(Protocol):
-    """What a change of one table means for one kind of sink. Pure: no I/O, no clock, tested as a function."""
+    """What a change of one table means for one kind of sink. Pure: no I/O, no clock, tested as a function.
+
+    A route gets whole rows unless it says that it reads less, which is what a replay's speed hangs on: `columns`, the
+    names it reads of both rows; or `latest_alone = True`: of several changes of one key in a batch only the newest means
+    anything to it, and of that the row after alone (the one before only for columns that the other lacks).
+    """
 
     @property
     def sink(self) -> str:

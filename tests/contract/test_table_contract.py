@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -191,7 +190,7 @@ def test_a_column_that_was_not_sent_still_invalidates_by_the_row_before(table: T
     assert isinstance(route, CacheRoute)
     whole = change(table, Op.UPDATE)
     assert whole.after is not None
-    cut = replace(whole, after={name: value for name, value in whole.after.items() if name in table.key})
+    cut = whole._replace(after={name: value for name, value in whole.after.items() if name in table.key})
     assert invalidated(route.commands(cut)) == invalidated(route.commands(whole))
 
 

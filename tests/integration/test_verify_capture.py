@@ -41,7 +41,8 @@ class Decoded:
     def read(self, table: Table, count: int) -> list[tuple[Record, Stamp, Change]]:
         """Read at least `count` changes of a table, in the order of each partition."""
         records = self.shop.records(table, lambda read: len(self._checked(read)) >= count)
-        return [(each.record, self.decoder.stamp(each), self.decoder.change(each)) for each in self._checked(records)]
+        checked = [(each, self.decoder.stamp(each)) for each in self._checked(records)]
+        return [(each.record, stamp, self.decoder.change(each, stamp)) for each, stamp in checked]
 
     def _checked(self, records: list[Record]) -> list[Any]:
         return [checked for record in records if (checked := self.decoder.check(record)) is not None]
@@ -100,7 +101,10 @@ def test_the_short_way_to_the_stamp_serves_real_records(decoded: Decoded, table:
         long_way = Decoder(decoded.shop.settings.source, 1, [table], decoded.registry, 1 << 24)
         checked = long_way.check(record)
         assert checked is not None
-        assert long_way.stamp(checked) == stamp
+        long_stamp = long_way.stamp(checked)
+        assert long_stamp == stamp._replace(rows_end=0)
+        assert stamp.rows_end
+        assert long_way.change(checked, long_stamp) == change
 
 
 def test_updates_deletes_and_key_changes_of_a_review_come_as_they_were_made(decoded: Decoded) -> None:

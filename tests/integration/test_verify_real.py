@@ -99,7 +99,7 @@ class Shop:
                     case RawRoute() as raw:
                         wanted.extend(raw.raw(checked))
                     case Route() as route:
-                        wanted.extend(route.commands(self.decoder.change(checked)))
+                        wanted.extend(route.commands(self.decoder.change(checked, self.decoder.stamp(checked))))
         assert {str(verdict.outcome) for verdict in await self.analytics.write(commands["analytics"])} == {"applied"}
         if commands["search"]:
             assert {str(verdict.outcome) for verdict in await self.search.write(commands["search"])} <= {

@@ -41,7 +41,7 @@ def puts(count: int) -> list[Put]:
 async def decide(sink: MemorySink, commands: Sequence[Put], waits: Waits) -> dict[int, Verdict]:
     decided: dict[int, Verdict] = {}
     async for done in write_until_decided(sink, commands, waits):
-        for index, verdict in done.verdicts:
+        for index, verdict in zip(done.indexes, done.verdicts, strict=True):
             assert index not in decided
             decided[index] = verdict
     return decided

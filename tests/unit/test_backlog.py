@@ -12,10 +12,8 @@ RANKS = {"inventory": 0, "catalog": 1}
 
 
 def batch(topic: str, partition: int = 0, offset: int = 0, count: int = 1, at_ms: int = 0, size: int = 100) -> Batch:
-    records = [
-        FakeRecord(topic, partition, offset + index, at_ms, None, b"x" * (size // count)) for index in range(count)
-    ]
-    return Batch.of(Partition(topic, partition), records)
+    records = [FakeRecord(topic, partition, offset + index, at_ms) for index in range(count)]
+    return Batch(Partition(topic, partition), records, offset + count, size)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def decoded(load: Load) -> list[tuple[int, Change]]:
     for offset, (partition, key, value) in enumerate(made):
         checked = decoder.check(Record(load.topic, partition, offset, 0, key, value))
         assert checked is not None
-        changes.append((partition, decoder.change(checked)))
+        changes.append((partition, decoder.change(checked, decoder.stamp(checked))))
     return changes
 
 

@@ -51,7 +51,8 @@ def checked(decoder: Decoder, record: Record) -> CheckedRecord:
 
 
 def change(decoder: Decoder, record: Record) -> Change:
-    return decoder.change(checked(decoder, record))
+    found = checked(decoder, record)
+    return decoder.change(found, decoder.stamp(found))
 
 
 @pytest.mark.parametrize("name", COLUMNS)
@@ -94,9 +95,10 @@ def test_a_delete_has_its_row_before_and_a_lower_version_than_a_create_at_the_sa
 @pytest.mark.parametrize("snapshot", ["true", "first", "first_in_data_collection", "last", "incremental"])
 def test_a_snapshot_row_has_version_0_and_no_transaction(snapshot: str, capture: Capture, decoder: Decoder) -> None:
     record = checked(decoder, capture.record("orders", "r", after=sample("orders"), snapshot=snapshot, lsn=LSN))
-    read = decoder.change(record)
+    read = decoder.change(record, decoder.stamp(record))
     assert (read.version, read.transaction, read.origin.kind) == (0, 0, Kind.SNAPSHOT)
-    assert decoder.stamp(record) == Stamp(Op.READ, Kind.SNAPSHOT, int(COMMITTED.timestamp() * 1000), 0, LSN)
+    committed_us = int(COMMITTED.timestamp() * 1_000_000)
+    assert decoder.stamp(record)._replace(rows_end=0) == Stamp(Op.READ, Kind.SNAPSHOT, committed_us, 0, LSN)
 
 
 def test_an_incremental_snapshot_row_has_no_lsn(capture: Capture, decoder: Decoder) -> None:
@@ -112,14 +114,14 @@ def test_an_update_under_a_replication_origin_is_a_repair_with_an_ordinary_versi
 ) -> None:
     row = sample("orders")
     record = checked(decoder, capture.record("orders", "u", before=row, after=row, origin="downriver_repair", lsn=LSN))
-    read = decoder.change(record)
+    read = decoder.change(record, decoder.stamp(record))
     assert (read.origin.kind, read.version) == (Kind.REPAIR, pack_version(1, LSN, deleted=False))
     assert decoder.stamp(record).kind is Kind.REPAIR
 
 
 def test_a_missing_snapshot_mark_means_streamed(capture: Capture, decoder: Decoder) -> None:
     record = checked(decoder, capture.record("orders", "c", after=sample("orders"), snapshot=None))
-    assert decoder.change(record).origin.kind is Kind.STREAMED
+    assert decoder.change(record, decoder.stamp(record)).origin.kind is Kind.STREAMED
     assert decoder.stamp(record) == decoder.stamp(record)
 
 
@@ -305,5 +307,5 @@ def test_a_key_of_other_columns_is_refused(capture: Capture, decoder: Decoder) -
 def test_microseconds_of_the_commit_are_kept(capture: Capture, decoder: Decoder) -> None:
     at = datetime(2026, 3, 29, 1, 59, 59, 999_999, tzinfo=UTC)
     record = checked(decoder, capture.record("orders", "c", after=sample("orders"), committed_at=at))
-    assert decoder.change(record).committed_at == at
+    assert decoder.change(record, decoder.stamp(record)).committed_at == at
     assert decoder.stamp(record).committed_ms == int(at.timestamp()) * 1000 + 999

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from processors.change import Change, CheckedRecord, Row, Stamp
 from processors.decode import Decoder, Undecodable
 from processors.tables import TABLES
 from tests.support.avro import Capture, Record
@@ -22,12 +23,43 @@ DECODER = Decoder("shop", 1, TABLES, CAPTURE.registry, MAX_BYTES)
 
 
 def deliver(record: Record) -> None:
-    """Take the whole way of a record; only Undecodable may come out."""
-    with suppress(Undecodable):
+    """Take every way of a record: only Undecodable may come out, and where the long way has an answer, it is theirs too."""
+    try:
         checked = DECODER.check(record)
-        if checked is not None:
-            DECODER.stamp(checked)
-            DECODER.change(checked)
+        if checked is None:
+            return
+        stamp = DECODER.stamp(checked)
+    except Undecodable:
+        return
+    meant = whole(checked, stamp._replace(rows_end=0))
+    assert whole(checked, stamp) == meant
+    after: Change | None = None
+    with suppress(Undecodable):
+        after = DECODER.change(checked, stamp, before=False)
+    with suppress(Undecodable):
+        before_of, after_of = DECODER.glance(checked, stamp, READ)
+        if meant is not None:
+            assert (before_of, after_of) == (only(meant.before, before_of), only(meant.after, after_of))
+    if meant is not None:
+        assert after is not None
+        assert (after.key, after.after) == (meant.key, meant.after)
+
+
+def whole(checked: CheckedRecord, stamp: Stamp) -> Change | None:
+    """Return the decoded change, None if it can't be."""
+    try:
+        return DECODER.change(checked, stamp)
+    except Undecodable:
+        return None
+
+
+READ = frozenset({"id", "category", "price", "currency", "status", "quantity", "user_id", "email", "in_stock"})
+"""What a cache key or a rule may read: text, numbers, decimals."""
+
+
+def only(row: Row | None, read: Row | None) -> Row | None:
+    """Return of a row what was read of it."""
+    return None if row is None or read is None else {name: row[name] for name in read}
 
 
 edits = st.lists(
@@ -107,4 +139,4 @@ def test_a_text_that_is_not_utf8_is_undecodable() -> None:
     checked = DECODER.check(replace(good, value=(good.value or b"").replace(b"pending", b"pend\xff\xfeg")))
     assert checked is not None
     with pytest.raises(Undecodable, match="not Avro of its schema"):
-        DECODER.change(checked)
+        DECODER.change(checked, DECODER.stamp(checked))

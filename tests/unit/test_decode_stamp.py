@@ -73,7 +73,7 @@ def meant(drawn: dict[str, Any], *, origins: bool) -> Stamp:
     return Stamp(
         op=Op.READ if snapshot else Op(drawn["op"]),
         kind=kind,
-        committed_ms=(drawn["committed_at"] - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1),
+        committed_us=(drawn["committed_at"] - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1),
         transaction=0 if snapshot else drawn["transaction"] or 0,
         lsn=drawn["lsn"],
     )
@@ -89,7 +89,7 @@ def test_the_short_way_says_what_the_long_way_says(origins: bool, drawn: list[di
         for each in drawn:
             checked = decoder.check(made(capture, each))
             assert checked is not None
-            assert decoder.stamp(checked) == meant(each, origins=origins)
+            assert decoder.stamp(checked)._replace(rows_end=0) == meant(each, origins=origins)
 
 
 def learned(capture: Capture, record: Record) -> Tail:
@@ -127,9 +127,11 @@ def test_a_whole_forged_end_in_a_row_is_not_taken_for_the_true_one() -> None:
         record = capture.record(
             "products", "u", after=sample("products", status=forged), lsn=800, transaction=5, version=version
         )
-        assert learned(capture, record).read(record.value or b"") == Stamp(
-            Op.UPDATE, Kind.STREAMED, 1_795_262_400_123, 5, 800
-        )
+        stamp = learned(capture, record).read(record.value or b"")
+        assert stamp is not None
+        assert stamp.committed_ms == 1_795_262_400_123
+        assert stamp._replace(committed_us=0, rows_end=0) == Stamp(Op.UPDATE, Kind.STREAMED, 0, 5, 800)
+        assert stamp.rows_end == (record.value or b"").rindex(version.encode()) - 1
 
 
 @pytest.mark.parametrize("database", ["postgresql", "my_postgresql_shop"])

@@ -47,12 +47,18 @@ class FakeDecoder:
         return None if record.value is None else CheckedRecord(record, TABLE, 1, {})
 
     def stamp(self, checked: CheckedRecord) -> Stamp:
-        return Stamp(Op.UPDATE, Kind.STREAMED, 1_000, 7, checked.record.offset + 1)
+        return Stamp(Op.UPDATE, Kind.STREAMED, 1_000_000, 7, checked.record.offset + 1)
 
-    def keyed(self, checked: CheckedRecord, stamp: Stamp) -> Change:
+    def glance(self, checked: CheckedRecord, stamp: Stamp, columns: frozenset[str]) -> Any:
         raise NotImplementedError  # MemoryRoute reads rows
 
-    def change(self, checked: CheckedRecord) -> Change:
+    def whole(self, checked: CheckedRecord) -> bool:
+        raise NotImplementedError
+
+    def partial(self, checked: CheckedRecord, stamp: Stamp, rows: Any) -> Change:
+        raise NotImplementedError
+
+    def change(self, checked: CheckedRecord, stamp: Stamp, *, before: bool = True) -> Change:
         record = checked.record
         key, _, text = checked.value.decode().partition("=")
         origin = Origin(record.topic, record.partition, record.offset)
@@ -61,10 +67,12 @@ class FakeDecoder:
 
 
 class AllRules:
+    columns: frozenset[str] = frozenset()
+
     def needs_row(self, stamp: Stamp) -> bool:
         return False
 
-    def counts(self, stamp: Stamp, change: Change | None) -> Sequence[str]:
+    def counts(self, stamp: Stamp, rows: Any) -> Sequence[str]:
         return ("inventory",)
 
 
@@ -129,7 +137,7 @@ class House:
         self.recorder = FakeRecorder()
         self.producer = FakeProducer()
         self.ended: list[BaseException] = []
-        plan = TopicPlan(MemoryRoute(), Rows.ALL, AllRules())
+        plan = TopicPlan(MemoryRoute(), Rows.BOTH, AllRules(), frozenset(), frozenset())
         self.deliverer = Deliverer(
             sink=self.sink,
             plans={P.topic: plan, Q.topic: plan},

@@ -16,7 +16,7 @@ from processors.sinks.search import store
 from processors.sinks.search.client import Answer, Elastic, Refused, Write
 from processors.sinks.search.document import Rating, fold_product
 from processors.sinks.search.ratings import Ratings
-from processors.sinks.search.recent import Held, Recent
+from processors.sinks.search.recent import ENTRY_BYTES, Held, Recent
 from processors.sinks.search.route import Part
 from processors.sinks.search.store import Documents
 
@@ -136,6 +136,23 @@ async def test_any_interleaving_of_writers_ends_in_the_newest_of_every_part(data
     assert (index.document("p")["name"], index.document("p")["stock"]) == ("v3", 6)
 
 
+async def test_while_all_documents_are_new_nothing_is_read_and_one_that_is_there_is_not_overwritten() -> None:
+    index = Index()
+    one, two = documents(index), documents(index)
+    await two.apply([product(9, "theirs", document="there")])
+    index.reads.clear()
+    await one.apply([product(1, document=f"a{each}") for each in range(store.ENOUGH)])
+    assert len(index.reads) == 1
+    await one.apply([product(1, document=f"b{each}") for each in range(store.ENOUGH)])
+    assert len(index.reads) == 1  # the next ones are taken for new
+    verdicts = await one.apply([product(1, "ours", document="there"), product(1, document="new")])
+    assert verdicts == [STALE, APPLIED]
+    assert index.document("there")["name"] == "theirs"
+    assert index.reads[1:] == [["there"]]
+    await one.apply([product(1, document="c")])
+    assert index.reads[2:] == [["c"]]  # and no more of that, until nothing is found again
+
+
 async def test_a_rejected_command_takes_no_other_down() -> None:
     index = Index()
     batch = [stock("a", 1, 5), product(2, "bad"), stock("b", 1, 7), product(1, "good"), product(1, document="q")]
@@ -248,7 +265,7 @@ async def test_a_rating_before_its_product_makes_an_unlisted_document() -> None:
 
 
 def test_recent_documents_stay_within_their_bytes() -> None:
-    recent = Recent(100)
+    recent = Recent(100 + 2 * ENTRY_BYTES)
     for number in range(4):
         recent.put(str(number), Held(b"x" * 40, number, 1))
         recent.get("0")
@@ -259,12 +276,12 @@ def test_recent_documents_stay_within_their_bytes() -> None:
     assert recent.get("3") == Held(b"x" * 40, 3, 1)
     recent.put("3", Held(b"next term", 0, 2))
     assert recent.get("3") == Held(b"next term", 0, 2)
-    recent.put("huge", Held(b"x" * 101, 9, 1))
+    recent.put("huge", Held(b"x" * (101 + ENTRY_BYTES), 9, 1))
     assert recent.get("huge") is None
 
 
 def test_only_what_was_tried_is_refuted() -> None:
-    recent = Recent(100)
+    recent = Recent(100 + 2 * ENTRY_BYTES)
     tried, newer = Held(b"a", 1, 1), Held(b"b", 2, 1)
     recent.put("p", newer)
     recent.refute("p", tried)

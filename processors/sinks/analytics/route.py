@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from processors.change import Change, CheckedRecord, Kind, Op, Row, TableId
 
 
-@dataclass(frozen=True, slots=True)
-class AnalyticsRecord:
+class AnalyticsRecord(NamedTuple):
     """A record that ClickHouse decodes itself."""
 
     checked: CheckedRecord

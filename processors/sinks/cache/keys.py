@@ -63,11 +63,16 @@ class Template:
 
     def values(self, row: Mapping[str, Any]) -> list[Any] | None:
         """Return the columns' values; None if one is absent (not sent) or NULL: such a row has no such key."""
+        if len(self.columns) == 1:  # nearly all templates, and this is asked for every row of a replay
+            value = row.get(self.columns[0])
+            return None if value is None else [value]
         values = [row.get(column) for column in self.columns]
         return None if None in values else values
 
     def join(self, values: Sequence[str | int | UUID]) -> str:
         """Return the key that holds `values`, one for each column."""
+        if len(values) == len(self.columns) == 1:
+            return f"{self.literals[0]}{encode(values[0])}{self.literals[1]}"
         parts = [self.literals[0]]
         for value, literal in zip(values, self.literals[1:], strict=True):
             parts.append(encode(value))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
 
-from processors.change import Change, Kind, lsn_of
+from processors.change import Change, Kind, Row, lsn_of
 from processors.sinks.cache.keys import Template, template
 
 
-@dataclass(frozen=True, slots=True)
-class Invalidate:
+class Invalidate(NamedTuple):
     """Delete these keys, and every page that carries one of these tags.
 
     Attributes:
@@ -40,35 +39,35 @@ class CacheRoute:
     sink: ClassVar[str] = "cache"
     keys: tuple[str, ...]
     tags: tuple[str, ...] = ()
+    _keys: tuple[Template, ...] = field(init=False, repr=False, compare=False)
+    _tags: tuple[Template, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for text in (*self.keys, *self.tags):
-            template(text)
+        object.__setattr__(self, "_keys", tuple(template(text) for text in self.keys))
+        object.__setattr__(self, "_tags", tuple(template(text) for text in self.tags))
 
     @property
     def columns(self) -> frozenset[str]:
         """The columns that the templates read: each must be one of the table's."""
-        return frozenset(column for text in (*self.keys, *self.tags) for column in template(text).columns)
+        return frozenset(column for each in (*self._keys, *self._tags) for column in each.columns)
 
     def commands(self, change: Change) -> Sequence[Invalidate]:
         """Return one invalidation for the change, none if no template could be filled."""
-        keys, tags = _filled(self.keys, change), _filled(self.tags, change)
+        rows = [row for row in (change.before, change.after, change.key) if row is not None]
+        keys, tags = _filled(self._keys, rows), _filled(self._tags, rows)
         if not keys and not tags:
             return ()
-        kind = change.origin.kind
-        return (Invalidate(keys, tags, change.transaction, kind, lsn_of(change.version)),)
+        return (Invalidate(keys, tags, change.transaction, change.origin.kind, lsn_of(change.version)),)
 
 
-def _filled(texts: tuple[str, ...], change: Change) -> tuple[str, ...]:
+def _filled(templates: tuple[Template, ...], rows: Sequence[Row]) -> tuple[str, ...]:
     """Fill every template from every row of the change, each result once."""
-    rows = [row for row in (change.before, change.after, change.key) if row is not None]
-    filled: dict[str, None] = {}
-    for text in texts:
-        each: Template = template(text)
+    filled: list[str] = []
+    for each in templates:
         done = None
         for row in rows:
             values = each.values(row)
             if values is not None and values != done:  # most changes leave the columns of their keys alone
-                filled[each.join(values)] = None
+                filled.append(each.join(values))
                 done = values
-    return tuple(filled)
+    return tuple(dict.fromkeys(filled)) if len(filled) > 1 else tuple(filled)

@@ -6,8 +6,7 @@ The only file of the room that imports the client library. Knows requests and er
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from elastic_transport import TransportError
@@ -16,7 +15,7 @@ from elasticsearch import ApiError, AsyncElasticsearch, OrjsonSerializer, Unsupp
 from downriver.exits import BadInput, DownriverError
 from downriver.settings import Elasticsearch
 from processors.sinks.base import SinkUnavailable
-from processors.sinks.search.recent import Held
+from processors.sinks.search.recent import Held, to_json
 
 JSON = "application/vnd.elasticsearch+json; compatible-with=9"
 NDJSON = "application/vnd.elasticsearch+x-ndjson; compatible-with=9"
@@ -38,8 +37,7 @@ class Refused(DownriverError):
         self.kind = kind
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(NamedTuple):
     """One document to write: created if `held` is None, else replaced if it still is what `held` says."""
 
     document: str
@@ -55,8 +53,7 @@ class Write:
         return b"%b\n%b\n" % (orjson.dumps(action), self.source)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What became of one write.
 
     Attributes:
@@ -118,7 +115,7 @@ class Elastic:
                 msg = f"Elasticsearch at {self.url} can't read {item['_id']} of {index}: {_explain(item)[1]}"
                 raise SinkUnavailable(msg)
             if item["found"]:
-                source = orjson.dumps(item["_source"])
+                source = to_json(item["_source"])
                 found[item["_id"]] = Held(source, item["_seq_no"], item["_primary_term"])
         return found
 

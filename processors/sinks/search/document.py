@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from processors.change import Row
 from processors.sinks.base import APPLIED, STALE, Verdict, retry
+from processors.sinks.search.recent import to_json
 from processors.sinks.search.route import PRODUCT, PRODUCT_COLUMNS, STOCK, Fields, Part, searchable
 
 OUTDATED = retry("another rating of this product was written since this one was asked for")
@@ -36,8 +37,7 @@ class Rating:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Folded:
+class Folded(NamedTuple):
     """What commands make of a document.
 
     Attributes:
@@ -62,7 +62,7 @@ def fold_product(document: str, held: bytes | None, commands: Sequence[Part | Ra
     ]
     if all(verdict is not APPLIED for verdict in verdicts):
         return Folded(None, verdicts)
-    return Folded(orjson.dumps(_derive(source)), verdicts)
+    return Folded(to_json(_derive(source)), verdicts)
 
 
 def rating_revision(held: bytes | None) -> int:

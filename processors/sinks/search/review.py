@@ -10,6 +10,7 @@ import orjson
 from processors.change import Row
 from processors.sinks.base import APPLIED, STALE, Verdict
 from processors.sinks.search.document import Folded
+from processors.sinks.search.recent import to_json
 from processors.sinks.search.route import REVIEW_COLUMNS, ReviewRow, searchable
 
 
@@ -29,7 +30,7 @@ def fold_review(_document: str, held: bytes | None, commands: Sequence[ReviewRow
         source = mark if row.fields is None else {**(source or {}), **row.fields, **mark}
         verdicts.append(APPLIED)
     changed = any(verdict is APPLIED for verdict in verdicts)
-    return Folded(orjson.dumps(source) if changed else None, verdicts)
+    return Folded(to_json(source) if changed else None, verdicts)
 
 
 def review_view(row: Row) -> dict[str, Any]:

@@ -5,11 +5,11 @@ Knows the columns that search shows and how a value looks in JSON; knows no inde
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 from processors.change import Change, Row
 
@@ -42,8 +42,7 @@ Fields = Mapping[str, Any]
 """Column → JSON-ready value: None, bool, int, str, list. Money and times are exact strings. An absent column was not sent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """One row's part of a product's document.
 
     Attributes:
@@ -61,8 +60,7 @@ class Part:
     fields: Fields | None
 
 
-@dataclass(frozen=True, slots=True)
-class ReviewRow:
+class ReviewRow(NamedTuple):
     """One review under one product; a review that moves is a delete under one and a create under the other.
 
     Attributes:
@@ -88,7 +86,8 @@ Command = Part | ReviewRow
 class ProductRoute:
     """`public.products`: the product's own part of its document."""
 
-    sink: str = "search"
+    sink: ClassVar[str] = "search"
+    latest_alone: ClassVar[bool] = True
 
     def commands(self, change: Change) -> Sequence[Part]:
         """Return the product's part."""
@@ -99,7 +98,8 @@ class ProductRoute:
 class StockRoute:
     """`public.inventory`: the stock of one warehouse in the product's document."""
 
-    sink: str = "search"
+    sink: ClassVar[str] = "search"
+    latest_alone: ClassVar[bool] = True
 
     def commands(self, change: Change) -> Sequence[Part]:
         """Return the warehouse's part."""
@@ -111,7 +111,8 @@ class StockRoute:
 class ReviewRoute:
     """`public.reviews`, keyed by (product_id, id): a document of its own, from which the product's rating is asked."""
 
-    sink: str = "search"
+    sink: ClassVar[str] = "search"
+    latest_alone: ClassVar[bool] = True
 
     def commands(self, change: Change) -> Sequence[ReviewRow]:
         """Return the review's row."""
@@ -126,17 +127,27 @@ def searchable(row: Row, columns: Sequence[str]) -> dict[str, Any]:
 
 def json_ready(value: Any) -> Any:
     """Return `value` as JSON can hold it exactly: decimals in plain notation, times in UTC with microseconds."""
-    match value:
-        case Decimal():
-            return f"{value:f}"
-        case datetime() if value.tzinfo is not None:
-            return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-        case datetime() | date():
-            return value.isoformat()
-        case list() | tuple():
-            return [json_ready(item) for item in value]
-        case _:
-            return value
+    make = _TO_JSON.get(type(value))
+    return value if make is None else make(value)
+
+
+def _moment(value: datetime) -> str:
+    if value.tzinfo is None:
+        return value.isoformat()
+    return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _list(value: Sequence[Any]) -> list[Any]:
+    return [json_ready(item) for item in value]
+
+
+_TO_JSON: Mapping[type, Callable[[Any], Any]] = {
+    Decimal: lambda value: f"{value:f}",
+    datetime: _moment,
+    date: date.isoformat,
+    list: _list,
+    tuple: _list,
+}
 
 
 def _fields(change: Change, columns: Sequence[str]) -> Fields | None:

@@ -32,7 +32,7 @@ class SearchSink:
     under external versions; deletes are marks behind filtered aliases.
     """
 
-    pace = Pace(max_records=5_000, extra=1, linger_s=0.2)
+    pace = Pace(max_records=10_000, extra=1, linger_s=0.2)
 
     def __init__(self, settings: Settings, *, name: str = "search") -> None:
         """Build the sink; nothing is connected yet. Raises BadInput if the address can't be used."""

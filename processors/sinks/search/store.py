@@ -23,6 +23,8 @@ CHUNK_BYTES = 8 * 2**20
 """Of one bulk request, but for a single document that is larger."""
 IN_FLIGHT = 4
 """Chunks of one index at the same time, of all batches together."""
+ENOUGH = 100
+"""Documents in one read: if none of so many is there, the next ones are taken for new."""
 TRIES = 16
 """Of one document. Each lost try means that another writer won, so this many in a row is no accident: RETRY."""
 
@@ -56,7 +58,7 @@ class _Group(Generic[C]):
         ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Try(Generic[C]):
     """One write of one group, and the verdicts that hold if it succeeds."""
 
@@ -86,6 +88,7 @@ class Documents(Generic[C]):
         self._recent_bytes = recent_bytes
         self._recent = Recent(recent_bytes)
         self._uuid: str | None = None
+        self._all_new = False
         self._in_flight = asyncio.Semaphore(IN_FLIGHT)
 
     async def apply(self, commands: Sequence[C]) -> list[Verdict]:
@@ -140,7 +143,7 @@ class Documents(Generic[C]):
 
     async def _write_chunk(self, groups: Sequence[_Group[C]], verdicts: dict[int, Verdict]) -> list[_Group[C]]:
         recent = self._recent
-        held = await self.read([group.document for group in groups])
+        held = await self._held(groups)
         tries: list[_Try[C]] = []
         for group in groups:
             before = held.get(group.document)
@@ -156,9 +159,26 @@ class Documents(Generic[C]):
                 if answer.held is not None:
                     recent.put(tried.group.document, answer.held)
                 elif answer.status == 409:
+                    self._all_new = False
                     recent.refute(tried.group.document, tried.write.held)
                 again += _settle(tried, answer, verdicts)
         return again
+
+    async def _held(self, groups: Sequence[_Group[C]]) -> dict[str, Held]:
+        """Return what the documents are now; while all are new, take those that are not known here for new ones.
+
+        A replay into a new index need not ask for documents that are not there. Where one is, its create is refused,
+        and the next try reads it.
+        """
+        known = {group.document: held for group in groups if (held := self._recent.get(group.document)) is not None}
+        unknown = [group for group in groups if group.document not in known]
+        if self._all_new and not any(group.tries for group in unknown):
+            return known
+        asked = [group.document for group in unknown]
+        found = await self.read(asked)
+        if len(asked) >= ENOUGH:
+            self._all_new = not found
+        return known | found
 
     async def _same_index(self) -> None:
         """Forget the recent documents if the index was replaced: the same sequence numbers mean other content there."""
@@ -171,6 +191,7 @@ class Documents(Generic[C]):
         if uuid != self._uuid:
             # a new one, not a cleared one: a write under way still notes what it wrote in the old one
             self._recent = Recent(self._recent_bytes)
+            self._all_new = False
             self._uuid = uuid
 
 
