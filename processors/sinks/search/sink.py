@@ -19,8 +19,8 @@ from processors.sinks.search.review import fold_review
 from processors.sinks.search.route import Command, Part, ReviewRow
 from processors.sinks.search.store import Documents
 
-RECENT_BYTES = 64 * 2**20
-"""Of product documents kept with their sequence numbers: some 50,000 of usual size, more than a sale keeps hot."""
+RECENT_BYTES = 48 * 2**20
+"""Of product documents kept with their sequence numbers: some 40,000 of usual size, more than a sale keeps hot."""
 RECENT_REVIEW_BYTES = 8 * 2**20
 """Reviews are seldom written twice in a short time."""
 
