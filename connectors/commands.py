@@ -9,9 +9,9 @@ from typing import Annotated
 import stamina
 import typer
 
+from connectors import offsets_command, state_command, status_command
 from connectors.apply import Result
 from connectors.apply import apply as apply_connectors
-from connectors.apply import status as connectors_status
 from downriver.exits import Exit
 from downriver.output import Format, OutputOption, report, say
 from downriver.settings import load
@@ -44,22 +44,28 @@ def apply(
     _tell(apply_connectors(load(), files, wait, say), output)
 
 
-@app.command()
-def status(files: Files = None, output: OutputOption = Format.TABLE) -> None:
-    """Show the connectors' states. Exit code 1 unless every task runs."""
-    _tell(connectors_status(load(), files), output, running=True)
+app.command()(status_command.status)
+app.command()(status_command.get)
+app.command()(status_command.describe)
+for verb in (
+    state_command.pause,
+    state_command.resume,
+    state_command.stop,
+    state_command.restart,
+    state_command.delete,
+):
+    app.command()(verb)
+app.add_typer(offsets_command.app, name="offsets", no_args_is_help=True)
 
 
-def _tell(results: Sequence[Result], output: Format, *, running: bool = False) -> None:
+def _tell(results: Sequence[Result], output: Format) -> None:
     columns = ["connector", "action", "state", "lsn", "error"]
     records = [{name: getattr(result, name) for name in columns} for result in results]
-    if running:
-        columns.remove("action")
     if output is Format.TABLE:
         records = [record | {"error": str(record["error"]).partition("\n")[0]} for record in records]
     report(output, [{name: record[name] for name in columns} for record in records])
     for result in results:
         if result.error and output is Format.TABLE and "\n" in result.error:
             say(f"\n{result.connector}\n{result.error}")
-    if not all(result.ok and (not running or result.state == "RUNNING") for result in results):
+    if not all(result.ok for result in results):
         raise typer.Exit(Exit.FAILED)

@@ -17,10 +17,10 @@ def told(lsn: int) -> str:
 
 
 def size(count: int) -> str:
-    """Return bytes for people: `64.0 MiB`."""
+    """Return bytes for people: `6.4 MiB`, `64 MiB`."""
     amount = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(amount) < 1024:
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 10 else f"{amount:.1f} {unit}"
         amount /= 1024
     return f"{amount:.1f} TiB"

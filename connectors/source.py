@@ -18,6 +18,8 @@ from downriver.settings import Settings
 
 Connection = psycopg.Connection[DictRow]
 STATEMENT_TIMEOUT_MS = 10_000
+LOCK_TIMEOUT_MS = 1_000
+"""Whoever holds up the connector must not hold up those who want to know why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ def connected(settings: Settings, connector: Connector, *, application: str = "d
             dsn,
             autocommit=True,
             row_factory=dict_row,
-            options=f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
+            options=f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS} -c timezone=UTC",
         ) as connection:
             yield connection
     except psycopg.OperationalError as error:
@@ -152,6 +154,16 @@ FROM pg_stat_activity a LEFT JOIN pg_stat_activity b ON b.pid = (pg_blocking_pid
 WHERE a.usename = %s AND a.datname = current_database()
 """
 
+PUBLISHED = """
+SELECT n.nspname || '.' || c.relname AS name
+FROM pg_publication p, pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE p.pubname = %(name)s AND c.relkind IN ('r', 'p') AND (
+    p.puballtables
+    OR EXISTS (SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = c.oid)
+    OR EXISTS (SELECT FROM pg_publication_namespace s WHERE s.pnpubid = p.oid AND s.pnnspid = c.relnamespace))
+"""
+"""From the catalogs: pg_publication_tables takes a lock on every table, and would wait for who holds one."""
+
 
 def look(connection: Connection, settings: Settings, connector: Connector) -> SourceFacts:
     """Ask the source for everything about one connector.
@@ -160,8 +172,7 @@ def look(connection: Connection, settings: Settings, connector: Connector) -> So
         psycopg.Error: it does not let itself be asked.
     """
     slot = slot_of(connection, connector.slot)
-    server = _one(connection, SERVER)
-    assert server is not None
+    (server,) = connection.execute(SERVER).fetchall()
     sessions = connection.execute(SESSIONS, [role(settings, connector)]).fetchall()
     waiting = next((row for row in sessions if row["by_pid"] is not None), None)
     return SourceFacts(
@@ -182,8 +193,7 @@ def look(connection: Connection, settings: Settings, connector: Connector) -> So
 
 def wal_lsn(connection: Connection) -> int:
     """Return where the server writes now."""
-    row = _one(connection, SERVER)
-    assert row is not None
+    (row,) = connection.execute(SERVER).fetchall()
     return lsn.parse(row["wal_lsn"])
 
 
@@ -217,14 +227,16 @@ def beats(connector: Connector) -> tuple[str, str] | None:
 
 def _beat_age_s(connection: Connection, connector: Connector) -> float | None:
     found = beats(connector)
-    if found is None or not _one(connection, "SELECT WHERE to_regclass(%s) IS NOT NULL", [HEARTBEAT_TABLE]):
+    if found is None or not _one(
+        connection, "SELECT true AS found WHERE to_regclass(%s) IS NOT NULL", [HEARTBEAT_TABLE]
+    ):
         return None
-    row = _one(
-        connection,
-        "SELECT extract(epoch FROM clock_timestamp() - beat_at)::float8 AS age_s FROM public.downriver_heartbeat"
-        " WHERE lane = %s",
-        [found[1]],
-    )
+    query = """SELECT extract(epoch FROM clock_timestamp() - beat_at)::float8 AS age_s
+               FROM public.downriver_heartbeat WHERE lane = %s"""
+    try:
+        row = _one(connection, query, [found[1]])
+    except psycopg.errors.LockNotAvailable:
+        return None
     return row["age_s"] if row else None
 
 
@@ -246,10 +258,9 @@ def _role_problem(connection: Connection, name: str) -> str:
 
 def _publication_problem(connection: Connection, connector: Connector) -> str:
     name = connector.publication
-    if not _one(connection, "SELECT FROM pg_publication WHERE pubname = %s", [name]):
+    if not _one(connection, "SELECT true AS found FROM pg_publication WHERE pubname = %s", [name]):
         return f"publication {name} does not exist; `downriver connectors preflight` tells how to make it"
-    query = "SELECT schemaname || '.' || tablename AS name FROM pg_publication_tables WHERE pubname = %s"
-    published = {row["name"] for row in connection.execute(query, [name])}
+    published = {row["name"] for row in connection.execute(PUBLISHED, {"name": name})}
     plain = {table for table in connector.tables if re.fullmatch(r"\w+\.\w+", table)}
     if lacking := sorted(plain - published):
         tables = ", ".join(lacking)

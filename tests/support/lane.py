@@ -30,7 +30,7 @@ WAIT_S = 90.0
 POLL_S = 0.1
 
 
-def until(condition: Callable[[], bool], what: str, within_s: float = 60.0) -> None:
+def until(condition: Callable[[], bool], what: object, within_s: float = 60.0) -> None:
     """Wait until the condition holds; fail with what was waited for."""
     give_up_at = time.monotonic() + within_s
     while not condition():
@@ -70,7 +70,8 @@ class OwnLane:
         """Insert products; their ids tell their numbers."""
         self.execute(
             "INSERT INTO products (id, sku, name, category, price)"
-            " SELECT lpad(to_hex(n), 32, '0')::uuid, 's' || n, 'Product ' || n, 'audio', 1 FROM generate_series(%s::int, %s::int) n",
+            " SELECT lpad(to_hex(n), 32, '0')::uuid, 's' || n, 'Product ' || n, 'audio', 1"
+            " FROM generate_series(%s::int, %s::int) n",
             first,
             first + count - 1,
         )
@@ -112,7 +113,7 @@ class OwnLane:
 
     def slot(self) -> bool:
         """Tell whether the slot exists."""
-        return bool(self.execute("SELECT FROM pg_replication_slots WHERE slot_name = %s", self.name))
+        return bool(self.execute("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s", self.name))
 
     def state(self) -> set[str]:
         """Return the states of connector and tasks that Connect tells."""
