@@ -57,7 +57,7 @@ def merge(connectors: Sequence[Connector], folder: Path, environment: str) -> tu
 
 
 def _merged(connector: Connector, path: Path, document: Document) -> Connector:
-    config = dict(connector.config) | document.config
+    config = {**connector.config, **document.config}
     places = dict(connector.places) | {key: f"{path}:{line}" for key, line in document.lines.items()}
     kept = [silence for silence in connector.silences if silence.key not in document.config]
     return replace(

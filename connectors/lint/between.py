@@ -96,8 +96,7 @@ def names(connector: Connector) -> Iterator[Finding]:
                 "a secret is never in a file", "write ${env:NAME} or ${file:PATH:KEY}, which the Connect worker fills in",
             )  # fmt: skip
     for key, (pattern, allowed) in PATTERNS.items():
-        value = connector.config.get(key)
-        if value and not pattern.fullmatch(value):
+        if (given := connector.config.get(key)) and not pattern.fullmatch(given):
             yield _finding(connector, "form", key, "can't be used", f"allowed are {allowed}")
     for key, meant in unknown(connector.config).items():
         fix = (
