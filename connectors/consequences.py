@@ -246,6 +246,11 @@ def _position(connector: Connector, facts: Facts) -> Iterator[Consequence]:
     yield from _headroom(facts.source.wal, "while the snapshot runs, its slot")
 
 
+def _at(offset: Mapping[str, Any]) -> str:
+    stored = offset.get("lsn")
+    return f"LSN {lsn.told(int(stored))}" if stored else "of an unfinished snapshot"
+
+
 def _changes(connector: Connector, facts: Facts, live: Mapping[str, str], keys: set[str]) -> Iterator[Consequence]:
     """Yield what changed settings do to a connector that exists."""
     config, source = connector.config, facts.source

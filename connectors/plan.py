@@ -176,16 +176,14 @@ def _judged(
         kept = offsets.result()
         judged: dict[str, Item] = {}
         for connector, item in changing:
+            own = [topic.topic for topic in wanted(connector)]
             facts = Facts(
                 client.config(connector.name) if item.live_state else None,
                 item.live_state,
                 kept.get((connector.name, connector.prefix)),
                 sources[connector.name].result(),
-                {
-                    topic.topic: there.result()[topic.topic]
-                    for topic in wanted(connector)
-                    if topic.topic in there.result()
-                },
+                {name: there.result()[name] for name in own if name in there.result()},
+                item.failed,
             )
             found = judge(connector, facts, [each.key for each in item.differences])
             judged[connector.name] = _with(item, found)
