@@ -85,9 +85,7 @@ def judge(connector: Connector, facts: Facts, changed: Iterable[str]) -> list[Co
     keys = set(changed)
     found = [*_ready(connector, facts), *_partitions(connector, facts)]
     if facts.failed:
-        found.append(
-            Consequence("failed", Weight.NOTE, f"it failed: {facts.failed}", "started again, it may fail again")
-        )
+        found.append(Consequence("failed", Weight.NOTE, facts.failed, "started again, it may fail again"))
     if facts.live is None:
         found += _position(connector, facts)
         found += _columns(connector, facts.source, set(connector.tables))

@@ -17,7 +17,7 @@ from connectors import told
 from connectors.apply import Result, judge
 from connectors.apply import apply as apply_connectors
 from connectors.connect import ConnectClient, Refused
-from connectors.connector import SECRET, Connector
+from connectors.connector import SECRET, Connector, masked
 from connectors.files import Files, load, look, usable
 from connectors.lint import KnownTable, Severity
 from connectors.live import named
@@ -125,7 +125,7 @@ def validate(
         for connector in connectors:
             records += _mistakes(client, installed, connector)
     if records or output is Format.JSON:
-        report(output, records, ["connector", "key", "error", "place"])
+        report(output, records, ["connector", "key", "value", "error", "place"])
     if records:
         raise typer.Exit(Exit.FAILED)
     if output is Format.TABLE:
@@ -147,6 +147,7 @@ def _mistakes(client: ConnectClient, installed: frozenset[str], connector: Conne
         {
             "connector": connector.name,
             "key": key,
+            "value": masked(key, connector.config[key]) if key in connector.config else None,
             "error": "is not accepted (a secret is not shown)" if SECRET.search(key) else error,
             "place": connector.places.get(key, connector.origin),
         }

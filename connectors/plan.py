@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ class Step(StrEnum):
     """Somebody else's."""
 
 
+INNER = re.compile(r"\[[^\[\]]*\]|\{[^{}]*\}")
 CHANGES = frozenset({Step.CREATE, Step.UPDATE, Step.STATE, Step.DELETE})
 
 
@@ -144,7 +146,10 @@ def _why(now: Status | None) -> str:
     traces = [] if now is None else [now.trace, *(task.trace for task in now.tasks)]
     lines = next((trace.splitlines() for trace in traces if trace), [])
     causes = [line.strip() for line in lines if line.startswith("Caused by:")]
-    return ". ".join([line for line in (*lines[:1], *causes[-1:]) if line])
+    told = ". ".join([line for line in (*lines[:1], *causes[-1:]) if line])
+    while (shorter := INNER.sub("…", told)) != told:  # Debezium prints whole offsets and schemas in brackets
+        told = shorter
+    return told
 
 
 def moves(live: str, wanted_state: State) -> bool:
@@ -172,7 +177,8 @@ def _judged(
         there = pool.submit(present, settings.kafka, topics)
         offsets = pool.submit(stored.offsets, settings, [connector.name for connector, _ in changing])
         sources = {connector.name: pool.submit(captured.ask, settings, connector) for connector, _ in changing}
-        findings = preflight.check(settings, [connector for connector, _ in changing])
+        findings = {connector.name: preflight.check(settings, [connector]) for connector, _ in changing}
+        together = preflight.check(settings, [connector for connector, _ in changing])
         kept = offsets.result()
         judged: dict[str, Item] = {}
         for connector, item in changing:
@@ -186,16 +192,22 @@ def _judged(
                 item.failed,
             )
             found = judge(connector, facts, [each.key for each in item.differences])
-            judged[connector.name] = _with(item, found)
-    told = {each.way_out for item in judged.values() for each in item.consequences}
-    first = changing[0][0].name
-    extra = [
+            judged[connector.name] = _with(item, [*_unready(findings[connector.name], found), *found])
+    own = {finding for each in findings.values() for finding in each}
+    if shared := _unready([finding for finding in together if finding not in own], []):  # such as too few slots for all
+        first = changing[0][0].name
+        judged[first] = _with(judged[first], [*shared, *judged[first].consequences])
+    return [judged.get(item.connector, item) for item in items]
+
+
+def _unready(findings: Sequence[preflight.Finding], told: Sequence[Consequence]) -> list[Consequence]:
+    """Return as consequences what the preflight finds, without what is told already: it has the same way out."""
+    ways_out = {each.way_out for each in told}
+    return [
         Consequence("not-ready", Weight.BLOCKS, f"{finding.thing}: {finding.value}", finding.way_out)
         for finding in findings
-        if finding.way_out not in told
+        if finding.way_out not in ways_out
     ]
-    judged[first] = _with(judged[first], [*extra, *judged[first].consequences])
-    return [judged.get(item.connector, item) for item in items]
 
 
 def _with(item: Item, found: Sequence[Consequence]) -> Item:
