@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 POSTGRES_CONNECTOR = "io.debezium.connector.postgresql.PostgresConnector"
+PARTITION_ROUTING = "io.debezium.transforms.partitions.PartitionRouting"
 HEARTBEAT_TABLE = "public.downriver_heartbeat"
 """Where each lane's heartbeat query writes, so that an idle lane's position moves."""
 
@@ -91,6 +92,27 @@ class Connector:
 def listed(config: Mapping[str, str], key: str) -> tuple[str, ...]:
     """Return the entries of a comma-separated setting, without blanks around them; none if it is not set."""
     return tuple(entry for part in config.get(key, "").split(",") if (entry := part.strip()))
+
+
+def routing(config: Mapping[str, str], table: str) -> tuple[str, ...]:
+    """Return what picks the partition of a table's records, `fields/partitions` for each transform that does; none: the key."""
+    topic = f"{config.get('topic.prefix', '')}.{table}"
+    found = []
+    for name in listed(config, "transforms"):
+        of = f"transforms.{name}."
+        if config.get(of + "type") != PARTITION_ROUTING:
+            continue
+        pattern = config.get(f"predicates.{config.get(of + 'predicate', '')}.pattern", ".*")
+        try:
+            meets = bool(re.fullmatch(pattern, topic)) != (config.get(of + "negate") == "true")
+        except re.error:
+            meets = False  # Connect refuses it
+        if meets:
+            parts = (
+                config.get(f"{of}partition.{part}", "") for part in ("payload.fields", "topic.num", "hash.function")
+            )
+            found.append("/".join(part for part in parts if part))
+    return tuple(found)
 
 
 def renamed(connector: Connector, source: str, database: str) -> Connector:

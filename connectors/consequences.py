@@ -13,14 +13,13 @@ from typing import Any
 
 from connectors import lsn
 from connectors.captured import Captured, Slot, TableFacts, Wal
-from connectors.connector import HEARTBEAT_TABLE, Connector, State, listed
+from connectors.connector import HEARTBEAT_TABLE, Connector, State, listed, routing
 from connectors.topics import TopicFacts, wanted
 
 NO_SNAPSHOT = frozenset({"no_data", "never", "schema_only"})
 SLOT_NEARLY_LOST = 0.2
 """Of max_slot_wal_keep_size: a slot with less left is told whatever else changes."""
 DATABASE = frozenset({"database.hostname", "database.port", "database.dbname"})
-ROUTING_PARTS = (".partition.payload.fields", ".partition.topic.num", ".partition.hash.function")
 FORMAT = (
     "value.converter",
     "decimal.handling.mode",
@@ -326,17 +325,16 @@ def _keys(connector: Connector, live: Mapping[str, str], keys: set[str]) -> Iter
             " compaction keeps the last record of both, and deletes under the new key never remove the old one",
             "a new topic.prefix, or a new table",
         )
-    routing = sorted(key for key in keys if key.startswith("transforms.") and key.endswith(ROUTING_PARTS))
-    types = [key for key in keys if key == "transforms" or (key.startswith("transforms.") and key.endswith(".type"))]
-    if not routing and any(
-        "PartitionRouting" in each.get(key, "") for key in types for each in (live, connector.config)
-    ):
-        routing = sorted(types)
-    if routing:
+    moved = []
+    for table in sorted(set(connector.tables) & set(listed(live, "table.include.list"))):
+        before, now = (" and ".join(routing(config, table)) or "its key" for config in (live, connector.config))
+        if before != now:
+            moved.append(f"{table} (by {before}, from now on by {now})")
+    if moved:
         yield Consequence(
             "moves-keys",
             Weight.ALLOW,
-            f"{', '.join(routing)}: rows move to other partitions: a new record of a row may overtake its old ones, and joined"
+            f"rows of {', '.join(moved)} move to other partitions: a new record of a row may overtake its old ones, and joined"
             " rows no longer meet until each has changed",
             "stop the writers and let the workers drain first, or take a new topic.prefix",
         )

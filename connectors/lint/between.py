@@ -7,7 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from connectors.connector import HEARTBEAT_TABLE, Connector, listed, masked, written_out
+from connectors.connector import (
+    HEARTBEAT_TABLE,
+    PARTITION_ROUTING,
+    Connector,
+    listed,
+    masked,
+    routing,
+    written_out,
+)
 from connectors.lint.finding import Finding, Severity
 from connectors.lint.known import unknown
 
@@ -24,7 +32,6 @@ PATTERNS = {
     ),
 }
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-ROUTING = "io.debezium.transforms.partitions.PartitionRouting"
 FILTERS = ("io.debezium.transforms.Filter", "org.apache.kafka.connect.transforms.Filter")
 APART = {
     "duplicate-slot": (
@@ -121,7 +128,7 @@ def combinations(connector: Connector) -> Iterator[Finding]:
                 connector, "two-lists", key, "contradicts table.include.list or column.exclude.list", "remove it"
             )
     transforms = {name: config.get(f"transforms.{name}.type", "") for name in listed(config, "transforms")}
-    routed = [name for name, type_ in transforms.items() if type_ == ROUTING]
+    routed = [name for name, type_ in transforms.items() if type_ == PARTITION_ROUTING]
     if routed and config.get("tombstones.on.delete", "true") == "true":
         yield _finding(
             connector, "tombstones", "tombstones.on.delete",
@@ -235,7 +242,7 @@ def tables(connectors: Sequence[Connector], known: Iterable[KnownTable], *, whol
                     connector, "key", "message.key.columns",
                     f"keys {name} by {keys[name]}, the workers expect {','.join(table.key)}", "make them agree",
                 )  # fmt: skip
-            routes = list(_routes(connector, name))
+            routes = [each.partition("/")[0] for each in routing(connector.config, name)]
             if routes != ([f"change.{table.routed_by}"] if table.routed_by else []):
                 yield _finding(
                     connector, "routing", "transforms",
@@ -250,20 +257,3 @@ def tables(connectors: Sequence[Connector], known: Iterable[KnownTable], *, whol
                 f"{name} is captured by no connector file: its sinks would stay empty",
                 f"add it to table.include.list of the connector of lane {lane}",
             )  # fmt: skip
-
-
-def _routes(connector: Connector, table: str) -> Iterator[str]:
-    """Yield by what fields the table's topic is routed."""
-    config = connector.config
-    topic = f"{config.get('topic.prefix', '')}.{table}"
-    for name in listed(config, "transforms"):
-        if config.get(f"transforms.{name}.type") != ROUTING:
-            continue
-        predicate = config.get(f"transforms.{name}.predicate", "")
-        pattern = config.get(f"predicates.{predicate}.pattern", ".*")
-        try:
-            meets = bool(re.fullmatch(pattern, topic))
-        except re.error:
-            meets = False
-        if meets:
-            yield config.get(f"transforms.{name}.partition.payload.fields", "")
