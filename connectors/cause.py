@@ -31,7 +31,8 @@ class Cause:
 START_OVER = (
     "`downriver connectors stop {name}`, `downriver connectors offsets reset {name} --drop-slot`, "
     "`downriver connectors resume {name}` for a new slot and a new snapshot, `downriver connectors reread` for each table, "
-    "then `downriver verify`: nothing else finds the deletes of the gap"
+    "then `downriver verify`: nothing else finds the deletes of the gap. Where a guard runs: `downriver connectors guard "
+    "--accept {name}` at the end"
 )
 
 _KINDS: tuple[tuple[str, str, str, bool, bool], ...] = (

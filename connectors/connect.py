@@ -44,6 +44,10 @@ class Untrusted(DownriverError):
     """TLS can't be agreed on: a certificate is expired, of an unknown authority, of another host, missing."""
 
 
+class AlreadyThere(Refused):
+    """A connector of that name exists."""
+
+
 class NotNow(DownriverError):
     """Connect can't do it at this moment: it starts, rebalances, is away, or gave half an answer. Repeated inside."""
 
@@ -209,6 +213,14 @@ class ConnectClient:
         """Delete the connector; its offsets stay. No error if there is none."""
         self._ask("DELETE", f"/connectors/{quote(name)}", _nothing)
 
+    def create(self, name: str, config: Mapping[str, str], state: str) -> None:
+        """Create the connector in a state: RUNNING, PAUSED or STOPPED. Refused if another has its name."""
+        try:
+            self._ask("POST", "/connectors", dict, {"name": name, "config": dict(config), "initial_state": state})
+        except AlreadyThere:
+            if self.config(name) != {key: value for key, value in config.items() if key != "name"}:
+                raise  # else an attempt of our own, whose answer was lost
+
     def _ask(self, method: str, path: str, read: Callable[[Any], T], body: Mapping[str, Any] | None = None) -> T | None:
         """Ask, again and again while Connect can't answer. Returns None where it says 404: no such connector.
 
@@ -257,6 +269,9 @@ class ConnectClient:
             answer = response.text
         said = str(answer.get("message", answer) if isinstance(answer, dict) else answer)[:SNIPPET]
         code = response.status_code
+        if code == 409 and "already exists" in said:
+            msg = f"{where} refused {asked}: {said}"
+            raise AlreadyThere(msg)
         if code in {408, 409, 425, 429} or code >= 500:
             msg = f"{where} answered {asked} with {code}: {said}"
             raise NotNow(msg)

@@ -87,13 +87,16 @@ class Remembered:
 
     Attributes:
         lost: rule → sentence, of what can't be seen any more once the connector goes on.
+        stopped: why the guard stopped it; empty: it did not.
     """
 
     system: str = ""
     timeline: int = 0
     transactions: int | None = None
+    counted_since: str = ""
     streamed_lsn: int | None = None
     lost: dict[str, str] = field(default_factory=dict)
+    stopped: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,16 +200,11 @@ def judge(
             for problem in _told_by_connect(look)
             if not (told and problem.rule in {"slot-unusable", "slot-ahead"})
         ),
-        *_remembered(look, remembered),
+        *_remembered(look, remembered, of_source),
         *_standing_still(look, before, stalled_after_s),
     ]
     ranked = sorted(dict.fromkeys(problems), key=lambda problem: list(Severity).index(problem.severity))
     return Health(look, _state(look, ranked), tuple(ranked))
-
-
-def newly_lost(look: Look, remembered: Remembered) -> dict[str, str]:
-    """Return what only a comparison with the past shows: rule → sentence."""
-    return {problem.rule: problem.text for problem in _since(look, remembered)}
 
 
 def _state(look: Look, problems: Sequence[Problem]) -> str:
@@ -340,7 +338,8 @@ def _since(look: Look, past: Remembered) -> Iterator[Problem]:
             yield Problem("source-promoted", Severity.LOSS, text, _filled(look, EPOCH))
     if source is not None and source.slot is not None and past.transactions is not None:
         now = source.slot.transactions
-        if now is not None and now < past.transactions and source.slot.active:
+        same = source.slot.counted_since == past.counted_since
+        if same and now is not None and now < past.transactions:
             text = (
                 f"changes may be lost: slot {look.connector.slot} was made again ({now} transactions decoded, "
                 f"{past.transactions} before): what was committed in between won't come"
@@ -355,18 +354,18 @@ def _since(look: Look, past: Remembered) -> Iterator[Problem]:
 
 
 AFTER_SNAPSHOT = (
-    "let it end, `downriver connectors reread` for each table, `downriver verify`, then "
+    "let a snapshot end, `downriver connectors reread` for each table, `downriver verify`, then "
     "`downriver connectors guard --accept {name}`"
 )
 
 
-def _remembered(look: Look, remembered: Remembered | None) -> Iterator[Problem]:
+def _remembered(look: Look, remembered: Remembered | None, told: Sequence[Problem]) -> Iterator[Problem]:
     if remembered is None:
         return
     now = {problem.rule: problem for problem in _since(look, remembered)}
     yield from now.values()
     for rule, text in remembered.lost.items():
-        if rule not in now:
+        if rule not in now and rule not in {problem.rule for problem in told}:
             way_out = _filled(look, EPOCH if rule.startswith("source-") else AFTER_SNAPSHOT)
             yield Problem(rule, Severity.LOSS, text, way_out)
 

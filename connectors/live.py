@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 from connectors.connect import ConnectClient, Live
-from connectors.files import REFERENCE, Connector, load
+from connectors.connector import POSTGRES_CONNECTOR, Connector, masked
+from connectors.files import load
+from connectors.overlays import meant as overlay_meant
 from downriver import settings as settings_module
 from downriver.exits import BadInput
 from downriver.settings import Settings
 
-POSTGRES_CONNECTOR = "io.debezium.connector.postgresql.PostgresConnector"
 DEFAULTS = {
     "slot.name": "debezium",
     "publication.name": "dbz_publication",
@@ -24,12 +25,11 @@ DEFAULTS = {
 """What Debezium takes where a connector's settings don't say."""
 PATIENCE_S = 30.0
 """A rebalance, or a start, of a small cluster is over by then."""
-SECRET_WORDS = ("password", "passwd", "secret", "token", "jaas", "private", "credential", "passphrase")
 
 
-def in_use() -> Settings:
+def in_use(context: str | None = None) -> Settings:
     """Return the settings of the environment that the command is for."""
-    return settings_module.load()
+    return settings_module.load(context)
 
 
 def client(
@@ -69,16 +69,11 @@ def unknown(name: str, there: Iterable[str]) -> str:
     return f"Kafka Connect has no connector {name!r}{meant}"
 
 
-def wanted() -> dict[str, Connector]:
-    """Return the connectors of the default files, by name."""
-    return {connector.name: connector for connector in load()}
+def wanted(settings: Settings) -> dict[str, Connector]:
+    """Return the connectors of the default files as that environment wants them, by name."""
+    return {connector.name: connector for connector in load(overlay=overlay_meant(settings, None, None))}
 
 
 def shown(config: Mapping[str, str]) -> dict[str, str]:
     """Return the settings as they may be shown: a secret that is written out is masked."""
-    return {
-        key: "***"
-        if any(word in key.lower() for word in SECRET_WORDS) and value and not REFERENCE.fullmatch(value)
-        else value
-        for key, value in sorted(config.items())
-    }
+    return {key: masked(key, value) for key, value in sorted(config.items())}

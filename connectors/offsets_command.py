@@ -10,6 +10,7 @@ import orjson
 import typer
 
 from connectors import leftovers, live, lsn, source, transition
+from connectors.deploying import ContextOption
 from connectors.files import Connector
 from connectors.health import Offset
 from connectors.state_command import YesOption, agree
@@ -22,9 +23,9 @@ Name = Annotated[str, typer.Argument(help="A connector.")]
 
 
 @app.command()
-def get(name: Name, output: OutputOption = Format.TABLE) -> None:
+def get(name: Name, context: ContextOption = None, output: OutputOption = Format.TABLE) -> None:
     """Show the stored positions. `-o json` is the document that `set` takes: {"offsets": [{"partition", "offset"}]}."""
-    with live.client(live.in_use(), live.PATIENCE_S, say) as client:
+    with live.client(live.in_use(context), live.PATIENCE_S, say) as client:
         live.named(client, [name])
         positions = client.positions(name)
     if output is Format.JSON:
@@ -53,6 +54,7 @@ def set_(
     file: Annotated[Path, typer.Argument(help='The document, as `get -o json` prints it; "-": from stdin.')],
     *,
     yes: YesOption = False,
+    context: ContextOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Replace stored positions while the connector is stopped.
@@ -61,7 +63,7 @@ def set_(
     leaves out what was committed in between. Both are told before anything is changed.
     """
     positions = _read(file)
-    settings = live.in_use()
+    settings = live.in_use(context)
     with live.client(settings, live.PATIENCE_S, say) as client:
         (there,) = live.named(client, [name])
         transition.require_stopped(client, name, "set")
@@ -85,6 +87,7 @@ def reset(
         bool, typer.Option("--drop-slot", help="And the slot, so that the next start makes a new one.")
     ] = False,
     yes: YesOption = False,
+    context: ContextOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Delete every stored position while the connector is stopped: its next start is a new snapshot.
@@ -92,7 +95,7 @@ def reset(
     Snapshot rows create what sinks lack and overwrite nothing; rows deleted in between stay in the sinks until
     `downriver verify` finds them. `downriver connectors reread` brings what changed in between.
     """
-    settings = live.in_use()
+    settings = live.in_use(context)
     with live.client(settings, live.PATIENCE_S, say) as client:
         (there,) = live.named(client, [name])
         transition.require_stopped(client, name, "reset")

@@ -32,6 +32,7 @@ class Slot:
         inactive_s: since when nobody reads it; None: somebody does, or the server is older than PostgreSQL 17.
         invalidation: why it was lost, in PostgreSQL's word; empty: it was not, or the server does not tell.
         transactions: decoded since the slot was made: a smaller number than before says that it was made again.
+        counted_since: changes when the server's statistics begin anew, as after a crash; the number then says nothing.
     """
 
     plugin: str
@@ -44,6 +45,7 @@ class Slot:
     inactive_s: float | None = None
     invalidation: str = ""
     transactions: int | None = None
+    counted_since: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +139,8 @@ SLOT = """
 SELECT to_jsonb(s) AS slot,
        coalesce(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), s.restart_lsn), 0)::bigint AS retained,
        extract(epoch FROM clock_timestamp() - (to_jsonb(s)->>'inactive_since')::timestamptz)::float8 AS inactive_s,
-       (SELECT total_txns FROM pg_stat_replication_slots t WHERE t.slot_name = s.slot_name) AS transactions
-FROM pg_replication_slots s WHERE slot_name = %s
+       t.total_txns AS transactions, concat_ws('/', (SELECT stats_reset FROM pg_stat_wal), t.stats_reset) AS counted_since
+FROM pg_replication_slots s LEFT JOIN pg_stat_replication_slots t USING (slot_name) WHERE slot_name = %s
 """
 
 ROLE = """
@@ -215,6 +217,7 @@ def slot_of(connection: Connection, name: str) -> Slot | None:
         None if slot["active"] else row["inactive_s"],
         slot.get("invalidation_reason") or "",
         row["transactions"],
+        row["counted_since"],
     )
 
 

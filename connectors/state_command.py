@@ -10,6 +10,7 @@ import typer
 
 from connectors import leftovers, live, transition
 from connectors.connect import ConnectClient, Live, Status
+from connectors.deploying import ContextOption
 from connectors.files import Connector
 from connectors.health import beats
 from downriver.exits import BadInput, DownriverError, Exit
@@ -21,22 +22,37 @@ WaitOption = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="How l
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 
 
-def pause(names: Names, wait: WaitOption = transition.WAIT_S, output: OutputOption = Format.TABLE) -> None:
+def pause(
+    names: Names,
+    wait: WaitOption = transition.WAIT_S,
+    context: ContextOption = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
     """Let the tasks stay, and capture nothing. Their slots hold WAL meanwhile."""
-    _change(names, ConnectClient.pause, transition.paused, "paused", wait, output)
+    _change(names, ConnectClient.pause, transition.paused, "paused", wait, context, output)
 
 
-def stop(names: Names, wait: WaitOption = transition.WAIT_S, output: OutputOption = Format.TABLE) -> None:
+def stop(
+    names: Names,
+    wait: WaitOption = transition.WAIT_S,
+    context: ContextOption = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
     """End the tasks; settings and stored positions stay. Their slots hold WAL meanwhile."""
-    _change(names, ConnectClient.stop, transition.stopped, "stopped", wait, output)
+    _change(names, ConnectClient.stop, transition.stopped, "stopped", wait, context, output)
 
 
-def resume(names: Names, wait: WaitOption = transition.WAIT_S, output: OutputOption = Format.TABLE) -> None:
+def resume(
+    names: Names,
+    wait: WaitOption = transition.WAIT_S,
+    context: ContextOption = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
     """Let paused or stopped connectors go on from where they were, and wait until changes flow.
 
     Ends with 1 if a task fails on the way, or no new position is stored in time.
     """
-    settings = live.in_use()
+    settings = live.in_use(context)
     with live.client(settings, live.PATIENCE_S + wait, say) as client:
         found = [(each, client.positions(each.name)) for each in live.named(client, names)]
         for each, _ in found:
@@ -56,6 +72,7 @@ def restart(
     all_: Annotated[bool, typer.Option("--all", help="What runs, too. Default: only what failed.")] = False,
     task: Annotated[int | None, typer.Option(min=0, help="This task alone, whatever its state.")] = None,
     wait: WaitOption = transition.WAIT_S,
+    context: ContextOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Restart what failed, the connector and each of its tasks, and wait until changes flow.
@@ -64,7 +81,7 @@ def restart(
 
     Ends with 1 if a task fails again on the way; `downriver connectors status` says why, and what a restart can't heal.
     """
-    settings = live.in_use()
+    settings = live.in_use(context)
     rows = []
     with live.client(settings, live.PATIENCE_S + wait, say) as client:
         for each in live.named(client, names):
@@ -94,6 +111,7 @@ def delete(
         bool, typer.Option("--drop-slot", help="And its slot, its publication and its stored position: history ends.")
     ] = False,
     yes: YesOption = False,
+    context: ContextOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Delete connectors, and say which slot and publication stay behind at the source.
@@ -101,10 +119,10 @@ def delete(
     Without --drop-slot the stored position stays too: a connector of the same name goes on where this one stopped, as long
     as the slot is kept. With it, the next one begins with a snapshot. Topics stay either way.
     """
-    settings = live.in_use()
+    settings = live.in_use(context)
     rows: list[dict[str, object]] = []
     with live.client(settings, live.PATIENCE_S, say) as client:
-        for connector, there in _to_delete(client, names, drop_slot=drop_slot):
+        for connector, there in _to_delete(settings, client, names, drop_slot=drop_slot):
             _agree(settings, connector, there, drop_slot=drop_slot, yes=yes)
             rows.append(_deleted(settings, client, connector, there, drop_slot=drop_slot))
     report(output, rows)
@@ -116,10 +134,11 @@ def _change(
     reached: Callable[[Status], bool],
     what: str,
     wait_s: float,
+    context: str | None,
     output: Format,
 ) -> None:
     """Ask for a state of each, all at once, then wait for each."""
-    settings = live.in_use()
+    settings = live.in_use(context)
     with live.client(settings, live.PATIENCE_S + wait_s, say) as client:
         found = live.named(client, names)
         for each in found:
@@ -166,12 +185,14 @@ def _told_what_stays(settings: Settings, there: Live) -> None:
         say(f"{there.name}: {sentence}")
 
 
-def _to_delete(client: ConnectClient, names: list[str], *, drop_slot: bool) -> list[tuple[Connector, Live | None]]:
+def _to_delete(
+    settings: Settings, client: ConnectClient, names: list[str], *, drop_slot: bool
+) -> list[tuple[Connector, Live | None]]:
     """Return what to delete; one that Connect lacks only to drop what it left, told from its file."""
     there = client.connectors()
     known: Mapping[str, Connector] = {}
     if drop_slot and not set(names) <= set(there):
-        known = live.wanted()
+        known = live.wanted(settings)
     if missing := [name for name in names if name not in there and name not in known]:
         raise BadInput("\n".join(live.unknown(name, {*there, *known}) for name in missing))
     return [(live.described(there[name]), there[name]) if name in there else (known[name], None) for name in names]

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from connectors import live, lsn, memory, observe
+from connectors.deploying import ContextOption
 from connectors.files import Connector
 from connectors.health import Health, Look, Remembered, Severity
 from connectors.source import Slot
@@ -35,6 +36,7 @@ def status(
     all_: Annotated[bool, typer.Option("--all", help="Every connector that Kafka Connect has.")] = False,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again and again, until Ctrl-C.")] = False,
     interval: Annotated[float, typer.Option(min=1, max=3600, help="Seconds between two looks of --watch.")] = 3.0,
+    context: ContextOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Show connectors, tasks, stored positions and slots, and every problem with its cause and the way out.
@@ -47,12 +49,12 @@ def status(
     Ends with 1 if anything is failed, stalled, halted or lost, also where Connect says RUNNING and nothing moves; with 3 if
     Kafka Connect is away.
     """
-    settings = live.in_use()
-    wanted = {} if all_ or names else live.wanted()
+    settings = live.in_use(context)
+    wanted = {} if all_ or names else live.wanted(settings)
 
     def seen(before: Mapping[str, Look] | None) -> list[Health]:
         with live.client(settings, PATIENCE_S, say) as client:
-            known = {} if all_ or not names else _files()
+            known = {} if all_ or not names else _files(settings)
             return observe.healths(settings, client, names or (), wanted | known, before, _recalled(settings))
 
     healths = _watch(seen, interval, output) if watch else seen(None)
@@ -67,13 +69,14 @@ def status(
 
 def get(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Default: a list of all.")] = None,
+    context: ContextOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """List the connectors that Kafka Connect has, or show the settings of some; secrets are masked.
 
     `-o json` of named connectors is what a connector file holds: {"name", "config"}.
     """
-    settings = live.in_use()
+    settings = live.in_use(context)
     with live.client(settings, PATIENCE_S, say) as client:
         if names:
             found = {each.name: live.shown(each.config) for each in live.named(client, names)}
@@ -102,10 +105,11 @@ def get(
 
 def describe(
     name: Annotated[str, typer.Argument(help="A connector.")],
+    context: ContextOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Show everything of one connector: settings, tasks with whole traces, topics, stored position, slot, problems."""
-    settings = live.in_use()
+    settings = live.in_use(context)
     with live.client(settings, PATIENCE_S, say) as client:
         (there,) = live.named(client, [name])
         (health,) = observe.healths(settings, client, [name], {}, None, _recalled(settings))
@@ -228,10 +232,10 @@ def _recalled(settings: Settings) -> dict[str, Remembered]:
         return {}
 
 
-def _files() -> dict[str, Connector]:
+def _files(settings: Settings) -> dict[str, Connector]:
     """Return the connectors of the files, or none where those can't be read: a name may be Connect's alone."""
     try:
-        return live.wanted()
+        return live.wanted(settings)
     except DownriverError:
         return {}
 

@@ -34,8 +34,8 @@ class Commands:
     """The commands, with the settings and the files of a test."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, settings: Settings, files: list[Connector]) -> None:
-        monkeypatch.setattr(live, "in_use", lambda: settings)
-        monkeypatch.setattr(live, "wanted", lambda: {connector.name: connector for connector in files})
+        monkeypatch.setattr(live, "in_use", lambda context=None: settings)
+        monkeypatch.setattr(live, "wanted", lambda settings: {connector.name: connector for connector in files})
 
     def __call__(self, *arguments: str, stdin: str | None = None) -> Ran:
         """Run one command."""

@@ -1,0 +1,500 @@
+"""Re-emits rows that exist, each with a place in the order: no-op updates under a replication origin (design decision 4).
+
+A snapshot row has no place among the changes of its key, and so overwrites nothing. An update that changes nothing has an LSN
+of its own, comes through the same slot as every other change, and carries the origin's name, by which workers know a repair.
+
+What it does to the application: rows are locked in small batches with SKIP LOCKED, so it never waits for the application's
+row locks and can't deadlock with it; what was locked is tried again at the end. Progress is kept in a table of the source, in
+the transaction that re-emitted the rows: after a crash it goes on where it was, and repeats no batch.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from connectors import source
+from connectors.connector import Connector
+from connectors.source import Connection
+from downriver.exits import BadInput, DownriverError
+from downriver.settings import Settings
+
+PROGRESS = "public.downriver_reread"
+LOCK = 0x72657264
+"""An advisory lock class ("rerd" in hexadecimal): one re-read at a time under one origin."""
+SKIPPED_MAX = 5_000
+"""Rows that were locked and are put off; more are dealt with at once."""
+STEP_S = 0.2
+LOCKED_FOR_S = 60.0
+"""How long a row may stay locked at the end before the re-read gives it up, and says so."""
+
+CREATE = f"""
+CREATE TABLE IF NOT EXISTS {PROGRESS} (
+    relation text NOT NULL, filter text NOT NULL, state text NOT NULL, after_key jsonb, skipped jsonb NOT NULL DEFAULT '[]',
+    done bigint NOT NULL DEFAULT 0, bytes bigint NOT NULL DEFAULT 0, expected bigint NOT NULL,
+    pause boolean NOT NULL DEFAULT false, started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (relation, filter))
+"""
+
+TABLE = """
+SELECT c.oid, c.relreplident = 'f' AS full_identity, c.relkind,
+       ARRAY(SELECT a.attname::text FROM pg_index i JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY(i.indkey)
+             WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY array_position(i.indkey, a.attnum)) AS key,
+       ARRAY(SELECT format_type(a.atttypid, a.atttypmod) FROM pg_index i
+             JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY(i.indkey)
+             WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY array_position(i.indkey, a.attnum)) AS types,
+       ARRAY(SELECT a.attname::text FROM pg_attribute a
+             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' AND a.attidentity <> 'a'
+             ORDER BY a.attstorage = 'p' DESC, a.attlen > 0 DESC, a.attnum) AS columns,
+       ARRAY(SELECT t.tgname::text FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal
+             AND t.tgenabled IN ('A', 'R') AND t.tgtype & 16 <> 0) AS triggers
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname || '.' || c.relname = %s AND c.relkind IN ('r', 'p')
+"""
+
+
+def origin(settings: Settings) -> str:
+    """Return the replication origin that marks repairs of this source. Origins belong to the whole server."""
+    return f"{settings.source}_repair"
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast rows may be re-emitted; 0: without a limit.
+
+    Attributes:
+        lag_bytes: while the slot is further behind than this, it waits: other changes go first.
+    """
+
+    rows_per_s: float = 500.0
+    bytes_per_s: float = 4 * 2.0**20
+    batch: int = 200
+    lag_bytes: int = 64 * 2**20
+
+    def wait_s(self, rows: int, size: int, elapsed_s: float) -> float:
+        """Return how long to wait when so much was emitted in so long, to stay under both limits."""
+        least = max(
+            rows / self.rows_per_s if self.rows_per_s else 0.0, size / self.bytes_per_s if self.bytes_per_s else 0.0
+        )
+        return max(0.0, least - elapsed_s)
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows of one batch: not more than a second of them."""
+        return max(1, min(self.batch, math.floor(self.rows_per_s) if self.rows_per_s else self.batch))
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The table as the re-read needs it: its key with types, and a column that an update may name without changing it."""
+
+    name: str
+    key: tuple[str, ...]
+    types: tuple[str, ...]
+    column: str
+
+    @property
+    def identifier(self) -> sql.Identifier:
+        """The table's name, quoted."""
+        return sql.Identifier(*self.name.split(".", 1))
+
+    @property
+    def columns(self) -> sql.Composed:
+        """The key's columns of `t`, comma separated."""
+        return sql.SQL(", ").join(sql.Identifier("t", name) for name in self.key)
+
+    @property
+    def texts(self) -> sql.Composed:
+        """The key's columns as text, each."""
+        return sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier("t", name)) for name in self.key)
+
+    @property
+    def given(self) -> sql.Composed:
+        """Placeholders for one key's texts, cast back."""
+        return sql.SQL(", ").join(sql.SQL("%s::text::{}").format(sql.SQL(kind)) for kind in self.types)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a re-read is.
+
+    Attributes:
+        state: running, paused, done; interrupted: it was running, and nobody runs it.
+        skipped: keys of rows that somebody had locked.
+        lsn: after the last row, once it is done.
+        locked: rows that stayed locked to the end, and were left out.
+    """
+
+    table: str
+    where: str
+    state: str
+    after: tuple[str, ...] | None
+    skipped: tuple[tuple[str, ...], ...]
+    done: int
+    bytes: int
+    expected: int
+    lsn: int | None = None
+    locked: int = 0
+
+
+Tell = Callable[[Progress], None]
+
+
+class Run:
+    """One re-read of one table, in one session. Not thread-safe."""
+
+    def __init__(
+        self, connection: Connection, settings: Settings, connector: Connector, target: Target, where: str
+    ) -> None:
+        """Take a session that `session` prepared."""
+        self._connection = connection
+        self._settings = settings
+        self._connector = connector
+        self._target = target
+        self._where = where
+
+    def run(
+        self,
+        pace: Pace,
+        tell: Tell,
+        stop: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> Progress:
+        """Re-emit the rows, from where the last run left off, until all are done, somebody pauses it, or `stop` says so.
+
+        Raises:
+            DownriverError: PostgreSQL refused something; what was done is kept.
+        """
+        now = self._begin()
+        begun_s, rows, size = clock(), 0, 0
+        tell(now)
+        while now.state == "running":
+            if stop():
+                return self._paused(now)
+            keys = self._window(now, pace)
+            put_off = not keys
+            if put_off and not now.skipped:
+                break
+            if put_off or len(now.skipped) >= SKIPPED_MAX:
+                now, locked = self._put_off(now, pace, stop)
+                if locked:
+                    now = replace(now, skipped=(), locked=locked)
+                    break
+            else:
+                before = now
+                now = self._batch(now, keys)
+                rows, size = rows + now.done - before.done, size + now.bytes - before.bytes
+            tell(now)
+            self._wait(pace.wait_s(rows, size, clock() - begun_s), stop)
+            self._let_others_go_first(pace, stop)
+        return self._end(now) if now.state == "running" else now
+
+    def _begin(self) -> Progress:
+        """Go on with what was begun, or begin."""
+        self._connection.execute(
+            sql.SQL(
+                "INSERT INTO {} (relation, filter, state, expected) VALUES (%s, %s, 'running', %s)"
+                " ON CONFLICT (relation, filter) DO UPDATE SET state = 'running', pause = false, updated_at = clock_timestamp(),"
+                " after_key = CASE WHEN {}.state = 'done' THEN NULL ELSE {}.after_key END,"
+                " done = CASE WHEN {}.state = 'done' THEN 0 ELSE {}.done END,"
+                " bytes = CASE WHEN {}.state = 'done' THEN 0 ELSE {}.bytes END,"
+                " expected = CASE WHEN {}.state = 'done' THEN excluded.expected ELSE {}.expected END,"
+                " skipped = CASE WHEN {}.state = 'done' THEN '[]' ELSE {}.skipped END"
+            ).format(sql.SQL(PROGRESS), *[sql.SQL("downriver_reread")] * 10),
+            [self._target.name, self._where, self._expected()],
+        )
+        (found,) = [
+            each
+            for each in progress(self._connection, self._settings)
+            if (each.table, each.where) == (self._target.name, self._where)
+        ]
+        return replace(found, state="running")
+
+    def _expected(self) -> int:
+        """Return how many rows the planner expects; the condition is checked by the same question."""
+        query = sql.SQL("EXPLAIN (FORMAT JSON) SELECT 1 FROM {} AS t {}").format(
+            self._target.identifier, _condition(self._where)
+        )
+        try:
+            (row,) = self._connection.execute(query, [], prepare=True).fetchall()
+        except (psycopg.errors.SyntaxErrorOrAccessRuleViolation, psycopg.errors.DataError) as error:
+            msg = f"--where {self._where!r} can't be used: {str(error).splitlines()[0]}"
+            raise BadInput(msg) from None
+        return int(row["QUERY PLAN"][0]["Plan"]["Plan Rows"])
+
+    def _window(self, now: Progress, pace: Pace) -> list[tuple[str, ...]]:
+        """Return the next keys in order, as texts: a batch, or what a second's bytes allow."""
+        target = self._target
+        after = (
+            sql.SQL("({}) > ({})").format(target.columns, target.given) if now.after is not None else sql.SQL("true")
+        )
+        query = sql.SQL(
+            "SELECT ARRAY[{}] AS key, pg_column_size(t.*) AS size FROM {} AS t {} ORDER BY {} LIMIT %s"
+        ).format(target.texts, target.identifier, _condition(self._where, after), target.columns)
+        rows = self._connection.execute(query, [*(now.after or ()), pace.batch_rows], prepare=True).fetchall()
+        keys, size = [], 0
+        for row in rows:
+            size += row["size"]
+            if keys and pace.bytes_per_s and size > pace.bytes_per_s:
+                break
+            keys.append(tuple(row["key"]))
+        return keys
+
+    def _batch(self, now: Progress, keys: Sequence[tuple[str, ...]]) -> Progress:
+        """Re-emit a window; what somebody has locked is put off."""
+        with self._connection.transaction():
+            emitted = self._emit(keys)
+            missed = tuple(key for key in keys if key not in emitted)
+            after = replace(
+                now,
+                after=keys[-1],
+                done=now.done + len(emitted),
+                bytes=now.bytes + sum(emitted.values()),
+                skipped=(*now.skipped, *missed),
+            )
+            return self._keep(after)
+
+    def _put_off(self, now: Progress, pace: Pace, stop: Callable[[], bool]) -> tuple[Progress, int]:
+        """Re-emit what had been locked; return how far it is, and how many rows stayed locked too long."""
+        give_up_at = time.monotonic() + LOCKED_FOR_S
+        while now.skipped and now.state == "running" and not stop():
+            keys = now.skipped[: pace.batch_rows]
+            with self._connection.transaction():
+                there = self._there(keys)
+                emitted = self._emit([key for key in keys if key in there])
+                still = tuple(key for key in keys if key in there and key not in emitted)
+                size = sum(emitted.values())
+                left = (*now.skipped[len(keys) :], *still)
+                now = self._keep(replace(now, skipped=left, done=now.done + len(emitted), bytes=now.bytes + size))
+            if len(still) == len(keys):
+                if time.monotonic() > give_up_at:
+                    return now, len(now.skipped)
+                self._wait(STEP_S, stop)
+            self._wait(pace.wait_s(len(emitted), size, 0.0), stop)
+        return now, 0
+
+    def _there(self, keys: Sequence[tuple[str, ...]]) -> set[tuple[str, ...]]:
+        """Return which of the keys still name a row that is meant."""
+        target = self._target
+        query = sql.SQL("SELECT ARRAY[{}] AS key FROM {} AS t {}").format(
+            target.texts, target.identifier, _condition(self._where, self._among())
+        )
+        return {tuple(row["key"]) for row in self._connection.execute(query, _columns(keys, target), prepare=True)}
+
+    def _emit(self, keys: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], int]:
+        """Update rows to what they are; return what was updated, with sizes in bytes."""
+        if not keys:
+            return {}
+        target = self._target
+        same = sql.SQL(" AND ").join(
+            sql.SQL("{} = {}").format(sql.Identifier("t", name), sql.Identifier("wanted", name)) for name in target.key
+        )
+        query = sql.SQL(
+            "WITH wanted AS MATERIALIZED (SELECT {} FROM {} AS t {} ORDER BY {} FOR NO KEY UPDATE SKIP LOCKED)"
+            " UPDATE {} AS t SET {} = {} FROM wanted WHERE {} RETURNING ARRAY[{}] AS key, pg_column_size(t.*) AS size"
+        ).format(
+            target.columns,
+            target.identifier,
+            _condition(self._where, self._among()),
+            target.columns,
+            target.identifier,
+            sql.Identifier(target.column),
+            sql.Identifier("t", target.column),
+            same,
+            target.texts,
+        )
+        rows = self._connection.execute(query, _columns(keys, target), prepare=True)
+        return {tuple(row["key"]): row["size"] for row in rows}
+
+    def _among(self) -> sql.Composed:
+        arrays = sql.SQL(", ").join(sql.SQL("%s::text[]::{}[]").format(sql.SQL(kind)) for kind in self._target.types)
+        return sql.SQL("({}) IN (SELECT * FROM unnest({}))").format(self._target.columns, arrays)
+
+    def _keep(self, now: Progress) -> Progress:
+        """Write the progress into the same transaction; somebody may have asked for a pause meanwhile."""
+        (row,) = self._connection.execute(
+            sql.SQL(
+                "UPDATE {} SET after_key = %s, skipped = %s, done = %s, bytes = %s, updated_at = clock_timestamp(),"
+                " state = CASE WHEN pause THEN 'paused' ELSE state END WHERE relation = %s AND filter = %s RETURNING state"
+            ).format(sql.SQL(PROGRESS)),
+            [
+                Jsonb(list(now.after)) if now.after is not None else None,
+                Jsonb([list(key) for key in now.skipped]),
+                now.done,
+                now.bytes,
+                now.table,
+                now.where,
+            ],
+        ).fetchall()
+        return replace(now, state=row["state"])
+
+    def _paused(self, now: Progress) -> Progress:
+        self._state("paused")
+        return replace(now, state="paused")
+
+    def _end(self, now: Progress) -> Progress:
+        """Note the end, and where the source writes: what is captured up to there has everything."""
+        self._state("done")
+        return replace(now, state="done", lsn=source.wal_lsn(self._connection))
+
+    def _state(self, state: str) -> None:
+        self._connection.execute(
+            sql.SQL(
+                "UPDATE {} SET state = %s, updated_at = clock_timestamp() WHERE relation = %s AND filter = %s"
+            ).format(sql.SQL(PROGRESS)),
+            [state, self._target.name, self._where],
+        )
+
+    def _wait(self, seconds: float, stop: Callable[[], bool]) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not stop():
+            time.sleep(min(STEP_S, left))
+
+    def _let_others_go_first(self, pace: Pace, stop: Callable[[], bool]) -> None:
+        """Wait while the lane is far behind: what it has to carry already goes first."""
+        while pace.lag_bytes and not stop():
+            slot = source.slot_of(self._connection, self._connector.slot)
+            if slot is None or slot.confirmed_lsn is None:
+                msg = (
+                    f"slot {self._connector.slot} is gone: nothing captures what would be re-emitted; progress is kept"
+                )
+                raise DownriverError(msg)
+            if source.wal_lsn(self._connection) - slot.confirmed_lsn <= pace.lag_bytes:
+                return
+            self._wait(STEP_S, stop)
+
+
+def target(connection: Connection, name: str) -> Target:
+    """Look the table up, and refuse one whose rows could not be re-emitted unchanged.
+
+    Raises:
+        BadInput: what is in the way, and what to do.
+    """
+    row = connection.execute(TABLE, [name]).fetchone()
+    if row is None:
+        msg = f"the source has no table {name}"
+        raise BadInput(msg)
+    if not row["key"]:
+        msg = f"table {name} has no primary key: its rows can't be re-read in order; ALTER TABLE {name} ADD PRIMARY KEY (…)"
+        raise BadInput(msg)
+    if not row["full_identity"]:
+        msg = (
+            f"table {name} lacks REPLICA IDENTITY FULL: long values would arrive as placeholders; "
+            f"ALTER TABLE {name} REPLICA IDENTITY FULL"
+        )
+        raise BadInput(msg)
+    if row["triggers"]:
+        names = ", ".join(row["triggers"])
+        msg = (
+            f"table {name}: trigger {names} is ENABLE ALWAYS or REPLICA, and would change the rows; "
+            f"ALTER TABLE {name} ENABLE TRIGGER …"
+        )
+        raise BadInput(msg)
+    column = next((column for column in row["columns"] if column not in row["key"]), row["key"][0])
+    return Target(name, tuple(row["key"]), tuple(row["types"]), column)
+
+
+@contextmanager
+def session(settings: Settings, connector: Connector) -> Iterator[Connection]:
+    """Open a session whose changes carry the origin, with triggers off; one at a time.
+
+    Raises:
+        BadInput: a right is missing, with the statements that give it; or the connection is pooled.
+        DownriverError: another re-read runs.
+        ServerAway: PostgreSQL does not answer.
+    """
+    name = origin(settings)
+    with source.connected(settings, connector, application="downriver reread") as connection:
+        (row,) = connection.execute("SELECT pg_backend_pid() AS pid, current_user AS who").fetchall()
+        if row["pid"] != connection.info.backend_pid:
+            raise BadInput(
+                "the way to PostgreSQL leads through a pooler: a re-read needs a session of its own, connect directly"
+            )
+        (locked,) = connection.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s)) AS ok", [LOCK, name]).fetchall()
+        if not locked["ok"]:
+            msg = f"another re-read of this source runs (origin {name}): `downriver connectors reread --status`; one at a time"
+            raise DownriverError(msg)
+        try:
+            if not connection.execute("SELECT 1 AS ok FROM pg_replication_origin WHERE roname = %s", [name]).fetchone():
+                connection.execute("SELECT pg_replication_origin_create(%s)", [name])
+            connection.execute("SELECT pg_replication_origin_session_setup(%s)", [name])
+            connection.execute("SET session_replication_role = replica")
+            connection.execute(sql.SQL(CREATE))
+        except psycopg.errors.InsufficientPrivilege as error:
+            said, needed = str(error).splitlines()[0], grants(settings, row["who"])
+            msg = f"{row['who']} may not re-read: {said}. An administrator runs:\n{needed}"
+            raise BadInput(msg) from None
+        except psycopg.errors.ObjectInUse as error:
+            msg = f"the origin {name} is in use by another session: {str(error).splitlines()[0]}; one at a time"
+            raise DownriverError(msg) from None
+        yield connection
+
+
+def grants(settings: Settings, role: str) -> str:
+    """Return the statements by which an administrator lets a role re-read."""
+    return "\n".join(
+        (
+            f"  SELECT pg_replication_origin_create('{origin(settings)}');",
+            f"  GRANT EXECUTE ON FUNCTION pg_replication_origin_session_setup(text) TO {role};",
+            f"  GRANT SET ON PARAMETER session_replication_role TO {role};",
+            f"  GRANT SELECT, UPDATE ON the tables TO {role};",
+            f"  {' '.join(CREATE.split())};",
+            f"  GRANT SELECT, INSERT, UPDATE, DELETE ON {PROGRESS} TO {role};",
+        )
+    )
+
+
+def progress(connection: Connection, settings: Settings) -> list[Progress]:
+    """Return every re-read that the source knows of."""
+    if not connection.execute("SELECT 1 AS ok WHERE to_regclass(%s) IS NOT NULL", [PROGRESS]).fetchone():
+        return []
+    query = sql.SQL(
+        "SELECT *, EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND granted"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        " AND objid::bigint = (hashtext(%s)::bigint & 4294967295)) AS alive FROM {} ORDER BY started_at"
+    ).format(sql.SQL(PROGRESS))
+    return [
+        Progress(
+            row["relation"],
+            row["filter"],
+            "interrupted" if row["state"] == "running" and not row["alive"] else row["state"],
+            tuple(row["after_key"]) if row["after_key"] is not None else None,
+            tuple(tuple(key) for key in row["skipped"]),
+            row["done"],
+            row["bytes"],
+            row["expected"],
+        )
+        for row in connection.execute(query, [LOCK, origin(settings)])
+    ]
+
+
+def ask_for_pause(connection: Connection, table: str) -> int:
+    """Ask the running re-reads of a table to pause after their batch; return how many there are."""
+    query = sql.SQL("UPDATE {} SET pause = true WHERE relation = %s AND state = 'running'").format(sql.SQL(PROGRESS))
+    return connection.execute(query, [table]).rowcount
+
+
+def forget(connection: Connection, table: str) -> int:
+    """Forget how far re-reads of a table are, so that the next one begins anew; return how many there were."""
+    return connection.execute(sql.SQL("DELETE FROM {} WHERE relation = %s").format(sql.SQL(PROGRESS)), [table]).rowcount
+
+
+def _condition(where: str, *others: sql.Composable) -> sql.Composed:
+    """Return the WHERE clause. The user's own condition stands in brackets, on a line of its own: it may end in a comment."""
+    parts: list[sql.Composable] = list(others)
+    if where:
+        parts.insert(0, sql.SQL("(\n{}\n)").format(sql.SQL(where.replace("%", "%%"))))  # type: ignore[arg-type]
+    return sql.SQL("WHERE {}").format(sql.SQL(" AND ").join(parts)) if parts else sql.SQL("{}").format(sql.SQL(""))
+
+
+def _columns(keys: Sequence[tuple[str, ...]], target: Target) -> list[Any]:
+    """Return the keys as one list a column."""
+    return [list(column) for column in zip(*keys, strict=True)] if keys else [[] for _ in target.key]
