@@ -5,7 +5,16 @@ from __future__ import annotations
 import stamina
 import typer
 
-from connectors import deploying, guard_command, offsets_command, reread_command, state_command, status_command
+from connectors import (
+    add_table_command,
+    deploying,
+    guard_command,
+    offsets_command,
+    preflight_command,
+    reread_command,
+    state_command,
+    status_command,
+)
 
 app = typer.Typer()
 app.add_typer(deploying.app)
@@ -29,5 +38,7 @@ for command in (
     guard_command.guard,
 ):
     app.command()(command)
+app.command(name="preflight")(preflight_command.command)
 app.command(name="reread")(reread_command.command)
+app.command(name="add-table")(add_table_command.command)
 app.add_typer(offsets_command.app, name="offsets", no_args_is_help=True)

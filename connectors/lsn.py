@@ -23,4 +23,4 @@ def size(count: int) -> str:
         if abs(amount) < 1024:
             return f"{amount:.0f} {unit}" if unit == "B" or amount >= 10 else f"{amount:.1f} {unit}"
         amount /= 1024
-    return f"{amount:.1f} TiB"
+    return f"{amount:.0f} TiB" if amount >= 10 else f"{amount:.1f} TiB"

@@ -174,28 +174,41 @@ class Run:
             DownriverError: PostgreSQL refused something; what was done is kept.
         """
         now = self._begin()
-        begun_s, rows, size = clock(), 0, 0
+        begun_s, begun, patience = clock(), now, time.monotonic() + LOCKED_FOR_S
         tell(now)
         while now.state == "running":
             if stop():
                 return self._paused(now)
-            keys = self._window(now, pace)
-            put_off = not keys
-            if put_off and not now.skipped:
+            try:
+                after = self._step(now, pace, stop)
+            except psycopg.errors.LockNotAvailable:
+                if time.monotonic() > patience:
+                    msg = f"{now.table} stays locked (somebody alters it?): progress is kept, repeat it later"
+                    raise DownriverError(msg) from None
+                self._wait(STEP_S, stop)
+                continue
+            except (psycopg.ProgrammingError, psycopg.DataError, psycopg.IntegrityError) as error:
+                msg = f"PostgreSQL refuses to update {now.table}: {str(error).splitlines()[0]}; progress is kept"
+                raise DownriverError(msg) from None
+            if after is None:
                 break
-            if put_off or len(now.skipped) >= SKIPPED_MAX:
-                now, locked = self._put_off(now, pace, stop)
-                if locked:
-                    now = replace(now, skipped=(), locked=locked)
-                    break
-            else:
-                before = now
-                now = self._batch(now, keys)
-                rows, size = rows + now.done - before.done, size + now.bytes - before.bytes
+            now, patience = after, time.monotonic() + LOCKED_FOR_S
+            if now.locked:
+                break
             tell(now)
-            self._wait(pace.wait_s(rows, size, clock() - begun_s), stop)
+            self._wait(pace.wait_s(now.done - begun.done, now.bytes - begun.bytes, clock() - begun_s), stop)
             self._let_others_go_first(pace, stop)
         return self._end(now) if now.state == "running" else now
+
+    def _step(self, now: Progress, pace: Pace, stop: Callable[[], bool]) -> Progress | None:
+        """Re-emit the next batch, or what was put off; None: nothing is left."""
+        keys = self._window(now, pace)
+        if keys and len(now.skipped) < SKIPPED_MAX:
+            return self._batch(now, keys)
+        if not now.skipped:
+            return None
+        now, locked = self._put_off(now, pace, stop)
+        return replace(now, skipped=(), locked=locked) if locked else now
 
     def _begin(self) -> Progress:
         """Go on with what was begun, or begin."""
@@ -225,7 +238,7 @@ class Run:
         )
         try:
             (row,) = self._connection.execute(query, [], prepare=True).fetchall()
-        except (psycopg.errors.SyntaxErrorOrAccessRuleViolation, psycopg.errors.DataError) as error:
+        except (psycopg.ProgrammingError, psycopg.DataError) as error:
             msg = f"--where {self._where!r} can't be used: {str(error).splitlines()[0]}"
             raise BadInput(msg) from None
         return int(row["QUERY PLAN"][0]["Plan"]["Plan Rows"])
@@ -427,6 +440,9 @@ def session(settings: Settings, connector: Connector) -> Iterator[Connection]:
                 connection.execute("SELECT pg_replication_origin_create(%s)", [name])
             connection.execute("SELECT pg_replication_origin_session_setup(%s)", [name])
             connection.execute("SET session_replication_role = replica")
+            connection.execute(
+                "SET statement_timeout = '10min'"
+            )  # a condition without an index reads far for its next batch
             connection.execute(sql.SQL(CREATE))
         except psycopg.errors.InsufficientPrivilege as error:
             said, needed = str(error).splitlines()[0], grants(settings, row["who"])
