@@ -118,13 +118,14 @@ def make(
     Raises:
         Refused, ServerAway: Connect; PostgreSQL or Kafka, where a change has to be judged.
     """
-    items = [_item(client, connector) for connector in connectors]
+    items = [compared(client, connector) for connector in connectors]
     judged = _judged(settings, client, connectors, items)
     others = _others(settings, client, {connector.name for connector in connectors}, prune=prune) if whole else []
     return Plan((*judged, *others))
 
 
-def _item(client: ConnectClient, connector: Connector) -> Item:
+def compared(client: ConnectClient, connector: Connector) -> Item:
+    """Return what differs between a connector and the live one of its name, without consequences."""
     live = client.config(connector.name)
     if live is None:
         every = {key: value for key, value in connector.config.items() if key != "name"}
