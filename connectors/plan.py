@@ -194,8 +194,10 @@ def _judged(
             )
             found = judge(connector, facts, [each.key for each in item.differences])
             judged[connector.name] = _with(item, [*_unready(findings[connector.name], found), *found])
-    own = {finding for each in findings.values() for finding in each}
-    if shared := _unready([finding for finding in together if finding not in own], []):  # such as too few slots for all
+    told = {finding for each in findings.values() for finding in each}
+    if shared := _unready(
+        [finding for finding in together if finding not in told], []
+    ):  # such as too few slots for all
         first = changing[0][0].name
         judged[first] = _with(judged[first], [*shared, *judged[first].consequences])
     return [judged.get(item.connector, item) for item in items]
