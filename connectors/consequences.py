@@ -174,16 +174,21 @@ def _ready(connector: Connector, facts: Facts) -> Iterator[Consequence]:
 
 
 def _partitions(connector: Connector, facts: Facts) -> Iterator[Consequence]:
-    for topic in wanted(connector):
-        there = facts.topics.get(topic.topic)
-        if there and there.partitions != topic.num_partitions:
-            yield Consequence(
-                "partitions",
-                Weight.BLOCKS,
-                f"{topic.topic} has {there.partitions} partition(s), the file says {topic.num_partitions}: keys would move to"
-                " other partitions, where their new records may overtake the old ones, and rows that are joined would not meet",
-                f"write topic.creation.….partitions = {there.partitions}, or take a new topic.prefix for a new history",
-            )
+    """Yield the topics that have another shape than the file says."""
+    counts = [
+        (topic, facts.topics[topic.topic].partitions) for topic in wanted(connector) if topic.topic in facts.topics
+    ]
+    if wrong := [(topic, count) for topic, count in counts if count != topic.num_partitions]:
+        listing = ", ".join(
+            f"{topic.topic} has {count} partition(s) and needs {topic.num_partitions}" for topic, count in wrong
+        )
+        yield Consequence(
+            "partitions",
+            Weight.BLOCKS,
+            f"{listing}: keys would move to other partitions, where their new records may overtake the old ones, and rows that"
+            " are joined would not meet",
+            "write topic.creation.….partitions as the topics are, or take a new topic.prefix for a new history",
+        )
 
 
 def _position(connector: Connector, facts: Facts) -> Iterator[Consequence]:

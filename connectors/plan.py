@@ -118,13 +118,14 @@ def make(
     Raises:
         Refused, ServerAway: Connect; PostgreSQL or Kafka, where a change has to be judged.
     """
-    items = [_item(client, connector) for connector in connectors]
+    items = [compared(client, connector) for connector in connectors]
     judged = _judged(settings, client, connectors, items)
     others = _others(settings, client, {connector.name for connector in connectors}, prune=prune) if whole else []
     return Plan((*judged, *others))
 
 
-def _item(client: ConnectClient, connector: Connector) -> Item:
+def compared(client: ConnectClient, connector: Connector) -> Item:
+    """Return what differs between a connector and the live one of its name, without consequences."""
     live = client.config(connector.name)
     if live is None:
         every = {key: value for key, value in connector.config.items() if key != "name"}
@@ -193,8 +194,10 @@ def _judged(
             )
             found = judge(connector, facts, [each.key for each in item.differences])
             judged[connector.name] = _with(item, [*_unready(findings[connector.name], found), *found])
-    own = {finding for each in findings.values() for finding in each}
-    if shared := _unready([finding for finding in together if finding not in own], []):  # such as too few slots for all
+    told = {finding for each in findings.values() for finding in each}
+    if shared := _unready(
+        [finding for finding in together if finding not in told], []
+    ):  # such as too few slots for all
         first = changing[0][0].name
         judged[first] = _with(judged[first], [*shared, *judged[first].consequences])
     return [judged.get(item.connector, item) for item in items]

@@ -18,7 +18,7 @@ from connectors.connector import Silence, State
 
 SUFFIXES = (".json", ".yaml", ".yml")
 STRIMZI_KIND = "KafkaConnector"
-STRIMZI_OWN = ("name", "connector.class", "tasks.max")
+STRIMZI_OWN = ("name", "connector.class", "tasks.max", "connector.plugin.version")
 """What Strimzi refuses inside spec.config: it has fields of their own."""
 STRIMZI_STATES = {"running": State.RUNNING, "paused": State.PAUSED, "stopped": State.STOPPED}
 COMMENT = re.compile(r"#\s*lint:\s*(?P<rule>[\w-]*)\s*(?P<reason>.*?)\s*$")
@@ -107,13 +107,17 @@ def _strimzi(value: dict[str, Any], lines: Mapping[str, int]) -> Document:
         msg = f"spec.config = {config!r}: must be an object"
         raise Unreadable(msg)
     if own := [key for key in STRIMZI_OWN if key in config]:
-        msg = f"spec.config holds {', '.join(own)}, which Strimzi refuses there: write metadata.name, spec.class, spec.tasksMax"
+        msg = f"spec.config holds {', '.join(own)}, which Strimzi refuses there: write metadata.name, spec.class, …"
         raise Unreadable(msg)
     wanted = spec.get("state") or ("paused" if spec.get("pause") == "true" else "running")
     if wanted not in STRIMZI_STATES:
         msg = f"spec.state = {wanted!r}: allowed are {', '.join(STRIMZI_STATES)}"
         raise Unreadable(msg)
-    own_fields = {"connector.class": spec.get("class"), "tasks.max": spec.get("tasksMax") or "1"}
+    own_fields = {
+        "connector.class": spec.get("class"),
+        "tasks.max": spec.get("tasksMax") or "1",
+        "connector.plugin.version": spec.get("version"),
+    }
     fields = {key: field for key, field in own_fields.items() if field is not None}
     places = {"connector.class": lines.get("class", 1), "tasks.max": lines.get("tasksMax", 1)}
     return Document(metadata.get("name"), fields | config, STRIMZI_STATES[wanted], {**places, **lines})

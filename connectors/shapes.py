@@ -43,6 +43,7 @@ def as_strimzi(connector: Connector, cluster: str) -> str:
     spec: dict[str, Any] = {
         "class": config["connector.class"],
         "tasksMax": int(tasks) if tasks.isdigit() else 1,
+        **({"version": _Quoted(config["connector.plugin.version"])} if "connector.plugin.version" in config else {}),
         "state": connector.state.lower(),
         "config": {key: _Quoted(value) for key, value in config.items() if key not in STRIMZI_OWN},
     }

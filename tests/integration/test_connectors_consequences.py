@@ -172,7 +172,7 @@ def other_settings(connector: Connector) -> list[tuple[Connector, str, Weight, s
             changed(connector, topic__creation__default__partitions="16"),
             "partitions",
             Weight.BLOCKS,
-            "has 8 partition(s), the file says 16",
+            "has 8 partition(s) and needs 16",
         ),
     ]
 

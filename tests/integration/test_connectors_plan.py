@@ -14,6 +14,7 @@ import orjson
 import pytest
 
 from connectors.apply import Action, apply
+from connectors.connect import Refused
 from connectors.connector import State
 from connectors.consequences import Weight
 from connectors.files import load
@@ -194,3 +195,42 @@ def test_the_known_settings_are_those_of_the_running_connect(lane: OwnLane) -> N
     url = f"{lane.settings.connect.url}/connector-plugins/{lane.connector.config['connector.class']}/config"
     served = {each["name"] for each in httpx2.get(url, timeout=30).raise_for_status().json() if "(" not in each["name"]}
     assert sorted(served - known.settings()) == []
+
+
+def test_a_context_means_another_connect_with_its_own_overlay(lane: OwnLane, tmp_path: Path) -> None:
+    folder = written(tmp_path / "files", lane.connector)
+    (folder / "overlays" / "mine").mkdir(parents=True)
+    overlay = f"name: {lane.name}\nconfig:\n  poll.interval.ms: 33\n"
+    (folder / "overlays" / "mine" / "a.yaml").write_text(overlay, encoding="utf-8")
+    settings = tmp_path / "downriver.toml"
+    own = lane.settings.connect
+    text = f'[connect]\nurl = "ftp://nowhere"\n[contexts.mine.connect]\nurl = "{own.url}"\nmanaged = "{own.managed}"\n'
+    settings.write_text(text, encoding="utf-8")
+    environment = {"DOWNRIVER_CONFIG": str(settings)}
+    without = run(lane, "plan", str(folder), **environment)
+    assert (without.returncode, "ftp://nowhere" in without.stderr) == (1, True)
+    done = run(lane, "plan", str(folder), "--context", "mine", "-o", "json", **environment)
+    assert done.returncode == 2, done.stderr
+    (record,) = [each for each in orjson.loads(done.stdout) if each["connector"] == lane.name]
+    interval = lane.connector.config["poll.interval.ms"]
+    assert record["differences"] == [{"key": "poll.interval.ms", "live": interval, "wanted": "33"}]
+    plain = run(lane, "plan", f"{folder}/{lane.name}.json", "--context", "mine", "--overlay", "", **environment)
+    assert plain.returncode == 0, plain.stderr
+
+
+def test_a_connector_may_be_created_stopped(lane: OwnLane) -> None:
+    """It has read nothing then: no slot, no offset; created again it is unchanged."""
+    own = {"topic__prefix": f"{lane.name}_s", "slot__name": f"{lane.name}_s"}
+    stopped = replace(changed(lane.connector, **own), name=f"{lane.name}_s", state=State.STOPPED)
+    with lane.client() as client:
+        try:
+            assert told(planned(lane, stopped))["slot-holds-wal"][0] is Weight.WARNING
+            (result,) = apply(lane.settings, [stopped], WAIT_S)
+            assert (result.action, result.state, result.error) == (Action.CREATED, "STOPPED", "")
+            assert planned(lane, stopped).step is Step.NONE
+            client.create(stopped.name, stopped.config, "STOPPED")  # as after an answer that was lost
+            with pytest.raises(Refused, match="already exists"):
+                client.create(stopped.name, changed(stopped, poll__interval__ms="99").config, "STOPPED")
+            assert lane.execute("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s", stopped.slot) == []
+        finally:
+            client.delete(stopped.name)

@@ -67,6 +67,8 @@ def told(item: Item) -> dict[str, tuple[Weight, str]]:
 
 
 def written(folder: Path, *connectors: Connector) -> Path:
+    """Write the connectors' files into the folder, and return it."""
+    folder.mkdir(parents=True, exist_ok=True)
     for connector in connectors:
         document = {"name": connector.name, "config": dict(connector.config)}
         (folder / f"{connector.name}.json").write_bytes(orjson.dumps(document))

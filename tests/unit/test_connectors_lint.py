@@ -191,16 +191,17 @@ def test_an_error_that_is_silenced_no_longer_keeps_the_files_from_use(tmp_path: 
     assert look([path]).errors == []
 
 
-@pytest.mark.parametrize("rule", ["secret", "required", "class"])
-def test_some_rules_can_not_be_silenced(tmp_path: Path, rule: str) -> None:
-    config = {
-        "secret": {"database__password": "hunter2"},
-        "required": {"slot__name": None},
-        "class": {"connector__class": "a.b.C"},
-    }[rule]
-    key = next(iter(config)).replace("__", ".")
-    silence(tmp_path, {"connector": CATALOG, "setting": key, "rule": rule, "reason": "we are in a hurry"})
-    files = look([written(tmp_path, changed(**config))])
+@pytest.mark.parametrize(
+    ("rule", "setting", "value"),
+    [
+        ("secret", "database.password", "hunter2"),
+        ("required", "slot.name", None),
+        ("class", "connector.class", "a.b.C"),
+    ],
+)
+def test_some_rules_can_not_be_silenced(tmp_path: Path, rule: str, setting: str, value: str | None) -> None:
+    silence(tmp_path, {"connector": CATALOG, "setting": setting, "rule": rule, "reason": "we are in a hurry"})
+    files = look([written(tmp_path, changed(**{setting: value}))])
     assert {each.rule for each in files.errors} == {rule, "silence"}
     assert "hunter2" not in str(files.findings)
 

@@ -104,7 +104,12 @@ def test_every_shape_comes_back_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, config: dict[str, str], state: State
 ) -> None:
     folder = tmp_path_factory.mktemp("shapes")
-    connector = Connector("stock", {"connector.class": "a.B", "tasks.max": "1", **config}, "memory", state)
+    connector = Connector(
+        "stock",
+        {"connector.class": "a.B", "tasks.max": "1", "connector.plugin.version": "3.7", **config},
+        "memory",
+        state,
+    )
     (from_json,) = read(file(folder, as_json(connector), "a.json"))
     assert (from_json.name, from_json.config) == ("stock", connector.config)
     (from_strimzi,) = read(file(folder, as_strimzi(connector, "c"), "b.yaml"))
