@@ -10,7 +10,7 @@ from itertools import groupby
 
 import psycopg
 
-from connectors import lsn, reread, source
+from connectors import lsn, repair, source
 from connectors.connector import HEARTBEAT_TABLE, Connector
 from connectors.preflight import Finding
 from connectors.source import Connection
@@ -118,13 +118,13 @@ def _repairs(connection: Connection, settings: Settings, connectors: Sequence[Co
         " has_function_privilege('pg_replication_origin_session_setup(text)', 'EXECUTE') AS sets,"
         " has_parameter_privilege('session_replication_role', 'SET') AS quiet,"
         " ARRAY(SELECT t FROM unnest(%s::text[]) t WHERE to_regclass(t) IS NOT NULL"
-        "       AND NOT has_table_privilege(t, 'SELECT, UPDATE')) AS closed",
-        [reread.origin(settings), tables],
+        "       AND NOT (has_table_privilege(t, 'SELECT') AND has_table_privilege(t, 'UPDATE'))) AS closed",
+        [repair.origin(settings), tables],
     ).fetchall()
     lacks = [
         what
         for missing, what in (
-            (not row["origin"] and not row["creates"], f"the origin {reread.origin(settings)}"),
+            (not row["origin"] and not row["creates"], f"the origin {repair.origin(settings)}"),
             (not row["sets"], "the right to use it"),
             (not row["quiet"], "SET on session_replication_role"),
             (bool(row["closed"]), f"UPDATE on {', '.join(row['closed'])}"),
@@ -132,7 +132,7 @@ def _repairs(connection: Connection, settings: Settings, connectors: Sequence[Co
         if missing
     ]
     if lacks:
-        grants = reread.grants(settings, row["who"])
+        grants = repair.grants(settings, row["who"])
         yield _advice("repairs", f"{row['who']} lacks {', '.join(lacks)}", f"an administrator runs\n{grants}")
 
 

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from connectors import live, lsn, observe, reread, source
+from connectors import live, lsn, observe, repair, reread, source
 from connectors.connect import ConnectClient
 from connectors.connector import HEARTBEAT_TABLE, Connector
 from connectors.deploying import ContextOption
@@ -121,8 +121,8 @@ def emit(
     Raises:
         BadInput, DownriverError, ServerAway: as `reread.session` and `reread.Run`.
     """
-    with _paused_by_signal() as asked, reread.session(settings, connector) as connection:
-        target = reread.target(connection, table)
+    with _paused_by_signal() as asked, repair.session(settings, connector) as connection:
+        target = repair.target(connection, table)
         if restart:
             reread.forget(connection, table)
         return reread.Run(connection, settings, connector, target, where).run(pace, _teller(), asked)

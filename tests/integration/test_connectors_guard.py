@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from connectors import memory
+from connectors import memory, transition
 from connectors.guard import Event, Guard, Kind, Limits
 from connectors.health import Remembered
 from downriver.exits import Exit
@@ -84,7 +84,9 @@ def test_restarts_are_bounded(lane: OwnLane) -> None:
     watching = guard(lane, Limits(restarts=2, pause_s=1.0))
     healthy(watching)
     with lane.client() as client:
+        transition.stop(client, lane.name)  # or the old task takes what the new one is to fail at
         client.put(lane.name, config)
+        client.resume(lane.name)
     try:
         lane.products(3, first=1000)
         heard = looked(watching, Kind.GAVE_UP)

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from connectors import reread, reread_command, source
+from connectors import repair, reread, reread_command, source
 from connectors.reread import Pace, Progress, Run
 from downriver.exits import BadInput, Exit
 from downriver.kafka import confluent_config
@@ -39,13 +39,13 @@ FAST = ("--rate", "0", "--mib", "0")
 
 def emitted(lane: OwnLane, pace: Pace) -> Progress:
     """Re-read the products in this thread, without the command line, which knows one thread only."""
-    with reread.session(lane.settings, lane.connector) as connection:
-        target = reread.target(connection, "public.products")
+    with repair.session(lane.settings, lane.connector) as connection:
+        target = repair.target(connection, "public.products")
         return Run(connection, lane.settings, lane.connector, target, "").run(pace, lambda _: None)
 
 
 def forget(lane: OwnLane) -> None:
-    with reread.session(lane.settings, lane.connector) as connection:
+    with repair.session(lane.settings, lane.connector) as connection:
         reread.forget(connection, "public.products")
 
 
@@ -195,16 +195,16 @@ def test_beside_an_application_that_writes_the_newest_value_wins(lane: OwnLane, 
 def test_the_rate_is_bounded(lane: OwnLane) -> None:
     """By a clock of the test's own, which every wait moves on."""
     now = [0.0]
-    with reread.session(lane.settings, lane.connector) as connection:
+    with repair.session(lane.settings, lane.connector) as connection:
         reread.forget(connection, "public.products")
-        running = Run(connection, lane.settings, lane.connector, reread.target(connection, "public.products"), "")
+        running = Run(connection, lane.settings, lane.connector, repair.target(connection, "public.products"), "")
         waited: list[float] = []
 
         def wait(seconds: float, _: Any) -> None:
             waited.append(seconds)
             now[0] += seconds
 
-        running._wait = wait  # type: ignore[method-assign]
+        running._wait = wait  # type: ignore[method-assign, assignment]
         done = running.run(Pace(100, 0, 50, 0), lambda _: None, clock=lambda: now[0])
     assert (done.done, done.state) == (ROWS, "done")
     assert now[0] == pytest.approx(ROWS / 100)
@@ -252,7 +252,7 @@ def test_pause_and_going_on(lane: OwnLane, run: Callable[..., Ran]) -> None:
     until(begun, "some rows")
     with (
         pytest.raises(Exception, match="another re-read of this source runs"),
-        reread.session(lane.settings, lane.connector),
+        repair.session(lane.settings, lane.connector),
     ):
         pass
     assert run("reread", "public.products", "--pause").code == 0
@@ -281,6 +281,6 @@ def test_what_can_not_be_read_again_is_refused(lane: OwnLane, run: Callable[...,
     poor = lane.settings.model_copy(update={"postgres": lane.settings.postgres.model_copy(update={"user": lane.role})})
     with (
         pytest.raises(BadInput, match="GRANT EXECUTE ON FUNCTION pg_replication_origin_session_setup"),
-        reread.session(poor, lane.connector),
+        repair.session(poor, lane.connector),
     ):
         pass

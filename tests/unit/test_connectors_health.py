@@ -8,10 +8,9 @@ import pytest
 
 from connectors import cause, lsn
 from connectors.connect import Live, Status, Task
-from connectors.connector import Connector
+from connectors.connector import POSTGRES_CONNECTOR, Connector
 from connectors.guard import learned
 from connectors.health import Health, Look, Offset, Remembered, Severity, judge, quiet
-from connectors.live import POSTGRES_CONNECTOR
 from connectors.source import Blocked, Slot, SourceFacts
 
 NOW_S = 1_000_000.0
