@@ -141,7 +141,7 @@ class Guard:
                     known[name] = learned(health, known.get(name, Remembered()))
                     events += self._changed(name, health.problems)
                     events += self._act(client, health)
-        except ServerAway as error:
+        except (ServerAway, Refused) as error:
             return [*events, *self._changed("-", [_away("connect-away", error)])]
         self._before = {health.look.name: health.look for health in self.healths}
         try:
@@ -151,8 +151,9 @@ class Guard:
         return events
 
     def close(self) -> None:
-        """Write what is not written yet."""
-        self._keep(now=True)
+        """Write what is not written yet; nothing where it never got as far as knowing anything."""
+        if self._known is not None:
+            self._keep(now=True)
 
     def _act(self, client: ConnectClient, health: Health) -> Iterator[Event]:
         """Stop, or restart, where that is right."""

@@ -236,7 +236,7 @@ def _told_by_connect(look: Look) -> Iterator[Problem]:
         return
     status = look.live.status
     if status is None or (status.state == "RUNNING" and not status.tasks):
-        text = f"{name} has no task: Connect rebalances, or its settings keep the tasks from being made"
+        text = "it has no task: Connect rebalances, or its settings keep the tasks from being made"
         yield Problem("no-task", Severity.STALLED, text, f"`downriver connectors restart {name} --all`", heals=True)
         return
     for who, state, trace in (
@@ -255,7 +255,7 @@ def _told_by_connect(look: Look) -> Iterator[Problem]:
     if status.state in {"PAUSED", "STOPPED"}:
         slot = look.source.slot if look.source else None
         held = f"; its slot holds {lsn.size(slot.retained_bytes)} of WAL, and more each second" if slot else ""
-        text = f"{name} is {status.state.lower()}{held}"
+        text = f"{status.state.lower()}{held}"
         yield Problem(status.state.lower(), Severity.HALTED, text, f"`downriver connectors resume {name}`")
 
 
@@ -347,7 +347,7 @@ def _since(look: Look, past: Remembered) -> Iterator[Problem]:
             yield Problem("slot-made-again", Severity.LOSS, text, _filled(look, cause.START_OVER))
     if past.streamed_lsn is not None and position is not None and position.snapshot:
         text = (
-            f"a second snapshot of {look.name}: it had streamed to {lsn.told(past.streamed_lsn)}; rows deleted in between "
+            f"a second snapshot: it had streamed to {lsn.told(past.streamed_lsn)}; rows deleted in between "
             "stay in the sinks, and snapshot rows overwrite nothing"
         )
         yield Problem("second-snapshot", Severity.LOSS, text, _filled(look, AFTER_SNAPSHOT))
@@ -375,7 +375,7 @@ def _standing_still(look: Look, before: Look | None, limit_s: float) -> Iterator
     if not (look.watched and look.running):
         return
     if not beats(look.connector):
-        text = f"{look.name} has no heartbeat (heartbeat.interval.ms): idle and stalled look the same, and WAL is held"
+        text = "it has no heartbeat (heartbeat.interval.ms): idle and stalled look the same, and WAL is held"
         yield Problem("no-heartbeat", Severity.WARNING, text, "set heartbeat.interval.ms and heartbeat.action.query")
         return
     age_s = look.offset_age_s
@@ -394,7 +394,7 @@ def _standing_still(look: Look, before: Look | None, limit_s: float) -> Iterator
         text = f"Connect says RUNNING, and nothing moves since {age_s:.0f} s: {'; '.join(reasons)}"
         yield Problem("stalled", Severity.STALLED, text, _filled(look, UNSTALL), heals=True)
     elif age_s > BEHIND_AFTER_S:
-        text = f"{look.name} is {age_s:.0f} s behind, and catching up or falling back"
+        text = f"{age_s:.0f} s behind, and catching up or falling back"
         yield Problem("behind", Severity.WARNING, text, "`downriver connectors status --watch` shows which")
 
 

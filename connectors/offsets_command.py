@@ -15,7 +15,7 @@ from connectors.files import Connector
 from connectors.health import Offset
 from connectors.state_command import YesOption, agree
 from downriver.exits import BadInput, DownriverError
-from downriver.output import Format, OutputOption, print_json, report, say
+from downriver.output import Format, OutputOption, print_json, say, stdout
 from downriver.settings import Settings
 
 app = typer.Typer(help="Show, replace or delete the positions that Kafka Connect has stored for a connector.")
@@ -31,19 +31,14 @@ def get(name: Name, context: ContextOption = None, output: OutputOption = Format
     if output is Format.JSON:
         print_json({"offsets": positions})
         return
-    report(
-        output,
-        [
-            {
-                "partition": orjson.dumps(position["partition"]).decode(),
-                "lsn": lsn.told(found.lsn) if (found := Offset.read(position.get("offset") or {})) else "-",
-                "written by": "a snapshot" if found and found.snapshot else "streaming" if found else "-",
-                "offset": orjson.dumps(position.get("offset")).decode(),
-            }
-            for position in positions
-        ],
-        ["partition", "lsn", "written by", "offset"],
-    )
+    for position in positions:
+        found = Offset.read(position.get("offset") or {})
+        by = "a snapshot" if found and found.snapshot else "streaming"
+        stdout.print(f"{lsn.told(found.lsn)}, written by {by}" if found else "no position", highlight=False)
+        for key in ("partition", "offset"):
+            stdout.print(
+                f"  {key}: {orjson.dumps(position.get(key)).decode()}", soft_wrap=True, highlight=False, markup=False
+            )
     if not positions:
         say(f"{name} has stored no position yet: it begins with a snapshot")
 

@@ -147,7 +147,7 @@ def tell(done: Progress, captured: bool | None, output: Format) -> None:
         "captured": {None: "not awaited", True: "yes", False: "not yet"}[captured],
         "left_locked": done.locked,
     }
-    report(output, [record])
+    report(output, [record], ["table", "state", "rows", "bytes", "lsn", "captured"])
     if done.state == "paused":
         say(f"paused; go on with: downriver connectors reread {done.table}{_option(done.where)}")
     if done.locked:

@@ -125,7 +125,7 @@ def delete(
         for connector, there in _to_delete(settings, client, names, drop_slot=drop_slot):
             _agree(settings, connector, there, drop_slot=drop_slot, yes=yes)
             rows.append(_deleted(settings, client, connector, there, drop_slot=drop_slot))
-    report(output, rows)
+    report(output, rows, ["connector", "deleted"])
 
 
 def _change(
@@ -248,6 +248,11 @@ def _deleted(
     if drop_slot:
         slot = leftovers.drop_slot(settings, connector)
         publication = leftovers.drop_publication(settings, connector)
+        for there_was, what in (
+            (slot, f"slot {connector.slot}"),
+            (publication, f"publication {connector.publication}"),
+        ):
+            say(f"{name}: {what} {'dropped' if there_was else 'was not there'}")
         return row | {
             "slot": f"{connector.slot} {'dropped' if slot else 'was not there'}",
             "publication": f"{connector.publication} {'dropped' if publication else 'was not there'}",
