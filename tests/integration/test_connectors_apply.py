@@ -291,7 +291,7 @@ def test_restricted_columns_stay_at_the_source_and_deletes_leave_tombstones(capt
 def test_topics_of_another_shape_are_refused(capture: Capture) -> None:
     connector = capture.lane("catalog")
     wider = Connector(connector.name, {**connector.config, "topic.creation.default.partitions": "16"}, "memory")
-    with pytest.raises(BadInput, match=rf"{connector.prefix}\.public\.products: has 8 partition\(s\), needs 16"):
+    with pytest.raises(BadInput, match=rf"{connector.prefix}\.public\.products has 8 partition\(s\) and needs 16"):
         apply(capture.settings, [wider], WAIT_S)
 
 
