@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,9 @@ from schemas.plan import apply as apply_items
 from schemas.plan import history as history_of
 from schemas.plan import plan as plan_items
 from schemas.registry import Refused, RegistryAway, SchemaRegistry
+
+if TYPE_CHECKING:
+    from schemas.gate.effects import Effect
 
 app = typer.Typer()
 
@@ -199,6 +202,52 @@ def history(
     report(output, rows, ["version", "id", "changed", "compatible"])
 
 
+@app.command()
+def gate(
+    migrations: Annotated[list[Path], typer.Argument(metavar="MIGRATION.sql…", help="SQL files, run in this order.")],
+    pg_bin: Annotated[
+        Path | None, typer.Option("--pg-bin", metavar="FOLDER", help="Where pg_dump and psql are.")
+    ] = None,
+    folder: FolderOption = files.FOLDER,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Tell what a SQL migration does to capture and to every sink, before it runs anywhere.
+
+    It runs in a scratch database made from the current one's schema, in a transaction that is never committed. For every
+    captured table: the verdict, what happens in each sink, what to do first and afterwards. JSON holds the schemas that
+    Debezium will send, too. It sees no rows: whether data fit a new type or a NOT NULL, only a run on a copy can tell.
+    Alembic writes such a file by `alembic upgrade --sql`.
+
+    Exit codes: 0 workers follow by themselves, 1 something has to be done first, or a table stops, or capture breaks,
+    2 a file or a statement can't be judged, 3 PostgreSQL is away.
+    """
+    from connectors.files import load as load_connectors
+    from schemas.gate.effects import Verdict, worst
+    from schemas.gate.judge import for_source, judge
+
+    settings = load_settings()
+    connectors = for_source(load_connectors(), settings.source)
+    judged = judge(settings, connectors, _contracts(folder), migrations, pg_bin)
+    if output is Format.JSON:
+        print_json(
+            {
+                "verdict": worst(judged.effects),
+                "tables": [asdict(effect) for effect in judged.effects],
+                "notes": judged.notes,
+                "schemas": judged.schemas,
+            }
+        )
+    else:
+        for effect in judged.effects:
+            _tell_effect(effect)
+        for note in judged.notes:
+            stdout.print(f"note: {note}", markup=False, soft_wrap=True)
+        if not judged.effects:
+            say("No captured table changes for those who read its changes.")
+    if worst(judged.effects) not in (Verdict.SAME, Verdict.FOLLOWED):
+        raise typer.Exit(Exit.FAILED)
+
+
 @contextmanager
 def _registry() -> Iterator[SchemaRegistry]:
     """Give the client; a registry that is away ends the command with code 3."""
@@ -268,6 +317,19 @@ def _tell(items: Sequence[Item], output: Format, *, done: int | None = None) -> 
         say(
             "\nTables define captured subjects: `downriver schemas diff`, then `downriver schemas pull` to pin what is there."
         )
+
+
+def _tell_effect(effect: Effect) -> None:
+    """Print one table's effect as a person reads it: what, where, what first, what then."""
+    lines = [f"{effect.table}: {effect.verdict}"]
+    lines += [f"  {step}" for step in effect.steps]
+    lines += [f"  {why}" for why in effect.why]
+    for sink, told in effect.sinks.items():
+        lines += [f"  in {sink}: {line}" for line in told]
+    lines += [f"  first {number}. {line}" for number, line in enumerate(effect.before, 1)]
+    lines += [f"  then  {number}. {line}" for number, line in enumerate(effect.after, 1)]
+    lines += [f"  Avro {line}" for line in effect.avro]
+    stdout.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
 def _end(items: Sequence[Item]) -> None:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-ZEROES = {
-    "io.debezium.time.ZonedTimestamp": "1970-01-01T00:00:00.000000Z",
-    "io.debezium.data.Uuid": "00000000-0000-0000-0000-000000000000",
-}
-"""What Debezium sends as the default of a column whose default is a function, now() or gen_random_uuid() (tried)."""
+ZEROES = frozenset(
+    {"", "1970-01-01T00:00:00.000000Z", "00000000-0000-0000-0000-000000000000", "\0", "CURRENT_USER", "SESSION_USER"}
+)
+"""What Debezium sends as the default of a column whose default is a function, now() or lower('A') (tried), besides 0 and
+false. Nothing tells it from a default that is really that, so a zero says nothing of the rows that are already there."""
 DECIMAL = "org.apache.kafka.connect.data.Decimal"
 ENUM = "io.debezium.data.Enum"
 TEXTS = {"", "io.debezium.data.Json", "io.debezium.data.Xml", ENUM}
@@ -53,7 +53,7 @@ class Column:
     Attributes:
         base: the Avro type, `int16` for a smallint, `decimal`.
         name: the Kafka Connect name of its type, empty for none.
-        default: as Avro has it; None for none, and for one that only stands in for a function.
+        default: as Avro has it; None for none, and for a zero, which may only stand in for a function.
         size: precision and scale of a decimal.
         allowed: the words of an enum.
     """
@@ -118,7 +118,7 @@ def column(field: Mapping[str, Any]) -> Column:
     inner = next((branch for branch in branches if branch != "null"), "null")
     nullable = len(branches) > 1 and "null" in branches
     if not isinstance(inner, Mapping):
-        return Column(str(inner), nullable=nullable, default=field.get("default"))
+        return Column(str(inner), nullable=nullable, default=known(field.get("default")))
     name = str(inner.get("connect.name", ""))
     parameters = inner.get("connect.parameters", {})
     base = str(inner.get("connect.type") or inner["type"])
@@ -134,10 +134,15 @@ def column(field: Mapping[str, Any]) -> Column:
         base,
         "" if size or base == name else name,
         nullable,
-        None if default is not None and default == ZEROES.get(name) else default,
+        known(default),
         size,
         tuple(parameters["allowed"].split(",")) if name == ENUM and parameters.get("allowed") else (),
     )
+
+
+def known(default: Any) -> Any:
+    """Return the default if it is surely one, else None."""
+    return default if default and default not in ZEROES else None
 
 
 def steps(before: Mapping[str, Column], after: Mapping[str, Column]) -> list[Step]:

@@ -7,8 +7,10 @@ silently read as NULL (tried, docs/decisions), so the tuples here always hold ev
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from schemas.rows import known
 
 _PRIMITIVES = {
     "boolean": "Bool",
@@ -39,12 +41,16 @@ class Field:
         name: the Kafka Connect name of its type, such as `io.debezium.time.ZonedTimestamp`, empty for none.
         nullable: whether the value read can be NULL (an array never is: ClickHouse reads a missing one as empty).
         decimal: precision and scale, None for what is not a decimal.
+        small: whether it is a smallint, which Avro has no type for.
+        default: of the column, None for none and for one that may only stand in for a function.
     """
 
     type: str
     name: str = ""
     nullable: bool = False
     decimal: tuple[int, int] | None = None
+    small: bool = False
+    default: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +104,12 @@ def _remember(type_: Mapping[str, Any], names: Names, namespace: str) -> None:
 
 
 def _fields(record: Mapping[str, Any], names: Names) -> dict[str, Field]:
-    return {str(field["name"]): _field(str(field["name"]), field["type"], names) for field in record["fields"]}
+    return {
+        str(field["name"]): replace(
+            _field(str(field["name"]), field["type"], names), default=known(field.get("default"))
+        )
+        for field in record["fields"]
+    }
 
 
 def _field(path: str, type_: Any, names: Names) -> Field:
@@ -110,7 +121,7 @@ def _field(path: str, type_: Any, names: Names) -> Field:
         inner = _field(path, branches[0], names)
         if len(branches) == len(type_) or inner.type.startswith(("Array(", "Map(")):
             return inner
-        return Field(f"Nullable({inner.type})", inner.name, nullable=True, decimal=inner.decimal)
+        return replace(inner, type=f"Nullable({inner.type})", nullable=True)
     if isinstance(type_, str):
         if type_ in names:
             return _field(path, names[type_], names)
@@ -137,7 +148,7 @@ def _complex(path: str, type_: Mapping[str, Any], names: Names) -> Field:
     if kind == "record":
         return Field(tuple_of(_fields(type_, names)), name)
     inner = _field(path, kind, names)
-    return Field(inner.type, name or inner.name, inner.nullable, inner.decimal)
+    return replace(inner, name=name or inner.name, small=type_.get("connect.type") == "int16")
 
 
 def tuple_of(fields: Mapping[str, Field]) -> str:

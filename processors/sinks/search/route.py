@@ -96,10 +96,11 @@ class ProductRoute:
 
 @dataclass(frozen=True, slots=True)
 class StockRoute:
-    """`public.inventory`: the stock of one warehouse in the product's document."""
+    """`public.inventory`: the stock of one warehouse in the product's document. Reads no other column."""
 
     sink: ClassVar[str] = "search"
     latest_alone: ClassVar[bool] = True
+    reads: ClassVar[frozenset[str]] = frozenset({"product_id", "warehouse_id", *STOCK_COLUMNS})
 
     def commands(self, change: Change) -> Sequence[Part]:
         """Return the warehouse's part."""

@@ -1,0 +1,140 @@
+"""How a table of the store follows the source: columns added and widened, never narrowed, never dropped. Pure.
+
+A migration of the source reaches the store by the schema of its first row. What can't be followed without losing or
+inventing a value is not followed here: workers stop before it (processors.engine.contract).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from processors.sinks.analytics.avro import Field, quote
+
+_BITS = re.compile(r"U?Int(\d+)")
+_DECIMAL = re.compile(r"Decimal\((\d+), ?(\d+)\)")
+_TIMES = ("Timestamp", "MicroTimestamp", "NanoTimestamp", "ZonedTimestamp")
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What a table needs: columns to add and columns to modify, name → type."""
+
+    added: Mapping[str, str]
+    modified: Mapping[str, str]
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.modified)
+
+
+def growth(columns: Mapping[str, str], fields: Mapping[str, Field], key: Sequence[str] = ()) -> Growth:
+    """Return what a table with `columns` (name → type) needs to hold every value of `fields`.
+
+    Args:
+        fields: only those that the store may hold.
+        key: columns of the sorting key, which can't be changed.
+    """
+    new = {name: new_type(field) for name, field in fields.items() if name not in columns}
+    modified = {
+        name: type_
+        for name, field in fields.items()
+        if name in columns and name not in key and (type_ := wider(columns[name], field)) != columns[name]
+    }
+    return Growth({name: type_ for name, type_ in new.items() if type_ is not None}, modified)
+
+
+def new_type(field: Field) -> str | None:
+    """Return the type of a new column, None for what ClickHouse has no column type for (a numeric without precision).
+
+    The source sends nothing for rows that were there before. They read the column's default, if it is surely one
+    (Debezium sends 1970 for now(): tried), else NULL, until they are read again; so a new column is always nullable.
+    """
+    inner = _inner(field)
+    if inner is None or inner.startswith(("Array(", "Map(")):
+        return inner
+    return f"Nullable({inner})" + _default(inner, field.default)
+
+
+def wider(column: str, field: Field) -> str:
+    """Return the type that holds what the column holds and what the field may hold; the column's own if that does."""
+    if column.startswith(("Array(", "Map(")):
+        return column
+    low = column.startswith("LowCardinality(")
+    inner = column.removeprefix("LowCardinality(").removesuffix(")") if low else column
+    nullable = inner.startswith("Nullable(")
+    inner = inner.removeprefix("Nullable(").removesuffix(")") if nullable else inner
+    inner = _wider(inner, field)
+    if nullable or field.nullable:
+        inner = f"Nullable({inner})"
+    return f"LowCardinality({inner})" if low and "String" in inner else inner
+
+
+def _default(inner: str, default: object) -> str:
+    """Return the DEFAULT clause of a whole number, a truth or a text; none of other types, whose defaults are coded."""
+    if inner == "Bool" or _BITS.fullmatch(inner):
+        return f" DEFAULT {int(default)}" if isinstance(default, int) else ""
+    if inner == "String" and isinstance(default, str):
+        escaped = default.replace("\\", "\\\\").replace("'", "\\'")
+        return f" DEFAULT '{escaped}'"
+    return ""
+
+
+def _inner(field: Field) -> str | None:
+    """Return the column type of a field that is there, without Nullable."""
+    short = field.name.rpartition(".")[2]
+    if field.name.startswith(("io.debezium.time.", "org.apache.kafka.connect.data.")) and short in _TIMES:
+        return "DateTime64(6, 'UTC')"
+    if field.name.endswith(".Date"):
+        return "Date32"
+    if field.name == "io.debezium.data.Uuid":
+        return "UUID"
+    if field.name == "io.debezium.data.Enum":
+        return "String"
+    read = field.type.removeprefix("Nullable(").removesuffix(")") if field.type.startswith("Nullable(") else field.type
+    if read.startswith("Tuple(") or (field.decimal is not None and field.decimal[0] > 76):
+        return None
+    return read
+
+
+def _wider(inner: str, field: Field) -> str:
+    wanted = _inner(field)
+    if wanted is None or inner in {wanted, "String"}:
+        return inner
+    have, want = _BITS.fullmatch(inner), _BITS.fullmatch(wanted)
+    if have and want:
+        # a smallint, which Avro reads as 32 bits, fits into whatever its column's author chose for it
+        return wanted if int(want[1]) > int(have[1]) and not field.small else inner
+    have, want = _DECIMAL.fullmatch(inner), _DECIMAL.fullmatch(wanted)
+    if have and want:
+        scale = max(int(have[2]), int(want[2]))
+        whole = max(int(have[1]) - int(have[2]), int(want[1]) - int(want[2]))
+        return f"Decimal({whole + scale}, {scale})" if whole + scale <= 76 else inner
+    if (inner, wanted) == ("Float32", "Float64"):
+        return wanted
+    return "String" if wanted == "String" else inner
+
+
+def statements(
+    table: str, grows: Growth, columns: Sequence[str], *, current: Sequence[str], shown: Sequence[str]
+) -> list[str]:
+    """Return the statements that make the table's four parts grow, each of which can be repeated.
+
+    Args:
+        columns: of the history, as they will be; `current`: of the current state, as they will be.
+        shown: the columns of the view that readers use, as they will be.
+    """
+    made: list[str] = []
+    for part in (f"{table}_current", f"{table}_history"):
+        for name, type_ in grows.added.items():
+            made.append(f"ALTER TABLE {quote(part)} ADD COLUMN IF NOT EXISTS {quote(name)} {type_}")
+        for name, type_ in grows.modified.items():
+            made.append(f"ALTER TABLE {quote(part)} MODIFY COLUMN {quote(name)} {type_}")
+    if grows.added:
+        held = ", ".join(quote(name) for name in current)
+        selected = f"SELECT {held} FROM {quote(table + '_history')}"  # noqa: S608  # quoted names of columns
+        made.append(f"ALTER TABLE {quote(table + '_to_current')} MODIFY QUERY {selected}")
+        listed = ", ".join(quote(name) for name in shown)
+        selected = f"SELECT {listed} FROM {quote(table + '_current')} FINAL WHERE _is_deleted = 0"  # noqa: S608
+        made.append(f"CREATE OR REPLACE VIEW {quote(table)} AS {selected}")
+    return made

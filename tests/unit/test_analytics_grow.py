@@ -1,0 +1,146 @@
+"""What a table of the store needs to hold a schema: nothing for the pinned ones, and never less than it holds."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from processors.sinks.analytics.avro import envelope
+from processors.sinks.analytics.grow import Growth, growth, statements, wider
+from processors.sinks.analytics.migrate import read
+from processors.tables import TABLES
+from processors.tables.base import Table
+from schemas.contracts import load
+from tests.support.avro import source_schema
+from tests.unit.test_schemas_rows import INT16, JSON, MICROS, UUID, ZONED, decimal, enum
+
+COLUMN = re.compile(r"^    (\w+) +(.+?)(?: CODEC\(.*\))?,?$", re.MULTILINE)
+
+
+def held(table: str) -> dict[str, str]:
+    """Return the columns that the migrations give a history table."""
+    for migration in read():
+        for statement in migration.statements:
+            if f"EXISTS {table}_history (" in statement:
+                return dict(COLUMN.findall(statement))
+    raise AssertionError(table)
+
+
+def fields(**types: Any) -> Any:
+    row = [
+        type_ if isinstance(type_, dict) and "name" in type_ else {"name": name, "type": type_}
+        for name, type_ in types.items()
+    ]
+    schema = {
+        "type": "record",
+        "name": "Envelope",
+        "namespace": "t",
+        "fields": [
+            {"name": "before", "type": ["null", {"type": "record", "name": "Value", "fields": row}]},
+            {"name": "after", "type": ["null", "Value"]},
+            {"name": "source", "type": source_schema()},
+        ],
+    }
+    return envelope(schema).columns
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.id.name)
+def test_the_stores_tables_hold_what_is_pinned(table: Table) -> None:
+    """Else a start would alter tables that nobody changed."""
+    (value,) = load().of([f"{table.topic('shop')}-value"])
+    assert value.schema is not None
+    columns = {name: field for name, field in envelope(value.schema).columns.items() if name in table.shared}
+    assert growth(held(table.id.name), columns, table.key) == Growth({}, {})
+
+
+@pytest.mark.parametrize(
+    ("type_", "added"),
+    [
+        ("int", "Nullable(Int32)"),
+        (["null", "long"], "Nullable(Int64)"),
+        ("boolean", "Nullable(Bool)"),
+        ("double", "Nullable(Float64)"),
+        ("string", "Nullable(String)"),
+        (UUID, "Nullable(UUID)"),
+        (JSON, "Nullable(String)"),
+        (enum("a", "b"), "Nullable(String)"),
+        (ZONED, "Nullable(DateTime64(6, 'UTC'))"),
+        (["null", MICROS], "Nullable(DateTime64(6, 'UTC'))"),
+        ({"type": "int", "connect.name": "io.debezium.time.Date"}, "Nullable(Date32)"),
+        (["null", decimal(5, 2)], "Nullable(Decimal(5, 2))"),
+        (["null", {"type": "array", "items": ["null", "string"]}], "Array(Nullable(String))"),
+        ({"name": "x", "type": {"type": "int", "connect.default": 5}, "default": 5}, "Nullable(Int32) DEFAULT 5"),
+        ({"name": "x", "type": "string", "default": "it's \\"}, "Nullable(String) DEFAULT 'it\\'s \\\\'"),
+        ({"name": "x", "type": "boolean", "default": True}, "Nullable(Bool) DEFAULT 1"),
+        ({"name": "x", "type": "int", "default": 0}, "Nullable(Int32)"),
+        ({"name": "x", "type": ZONED, "default": "1970-01-01T00:00:00.000000Z"}, "Nullable(DateTime64(6, 'UTC'))"),
+    ],
+)
+def test_a_new_column(type_: Any, added: str) -> None:
+    assert growth({}, fields(x=type_)).added == {"x": added}
+
+
+def test_a_numeric_without_precision_has_no_column() -> None:
+    variable = {
+        "type": "record",
+        "name": "VariableScaleDecimal",
+        "namespace": "io.debezium.data",
+        "fields": [{"name": "scale", "type": "int"}, {"name": "value", "type": "bytes"}],
+    }
+    assert growth({}, fields(x=["null", variable])) == Growth({}, {})
+
+
+@pytest.mark.parametrize(
+    ("column", "type_", "wanted"),
+    [
+        ("Int32", "long", "Int64"),
+        ("Int64", "int", "Int64"),
+        ("Nullable(Int32)", "long", "Nullable(Int64)"),
+        ("Int32", ["null", "int"], "Nullable(Int32)"),
+        ("Nullable(Int32)", "int", "Nullable(Int32)"),
+        ("UInt8", INT16, "UInt8"),
+        ("UInt8", "int", "Int32"),
+        ("Decimal(10, 2)", decimal(12, 2), "Decimal(12, 2)"),
+        ("Decimal(12, 2)", decimal(10, 2), "Decimal(12, 2)"),
+        ("Decimal(12, 2)", decimal(12, 4), "Decimal(14, 4)"),
+        ("Decimal(76, 0)", decimal(76, 2), "Decimal(76, 0)"),
+        ("LowCardinality(String)", ["null", "string"], "LowCardinality(Nullable(String))"),
+        ("LowCardinality(Nullable(String))", "string", "LowCardinality(Nullable(String))"),
+        ("Array(Nullable(String))", ["null", {"type": "array", "items": "string"}], "Array(Nullable(String))"),
+        ("DateTime64(6, 'UTC')", ["null", ZONED], "Nullable(DateTime64(6, 'UTC'))"),
+        ("Float32", "double", "Float64"),
+        ("Int32", "string", "String"),
+        ("UUID", "string", "String"),
+        ("String", "int", "String"),
+        ("Nullable(String)", UUID, "Nullable(String)"),
+        ("Int32", MICROS, "Int32"),
+    ],
+)
+def test_a_column_that_must_hold_more(column: str, type_: Any, wanted: str) -> None:
+    field = fields(x=type_)["x"]
+    assert wider(column, field) == wanted
+    assert wider(wanted, field) == wanted
+
+
+def test_a_key_is_never_changed() -> None:
+    assert growth({"id": "Int32"}, fields(id="long"), ["id"]) == Growth({}, {})
+
+
+def test_all_four_parts_grow_readers_last() -> None:
+    made = statements(
+        "t",
+        Growth({"brand": "Nullable(String)"}, {"size": "Int64"}),
+        ["id", "size", "brand", "_version"],
+        current=["id", "size", "brand", "_version"],
+        shown=["id", "size", "brand"],
+    )
+    assert made == [
+        "ALTER TABLE `t_current` ADD COLUMN IF NOT EXISTS `brand` Nullable(String)",
+        "ALTER TABLE `t_current` MODIFY COLUMN `size` Int64",
+        "ALTER TABLE `t_history` ADD COLUMN IF NOT EXISTS `brand` Nullable(String)",
+        "ALTER TABLE `t_history` MODIFY COLUMN `size` Int64",
+        "ALTER TABLE `t_to_current` MODIFY QUERY SELECT `id`, `size`, `brand`, `_version` FROM `t_history`",
+        "CREATE OR REPLACE VIEW `t` AS SELECT `id`, `size`, `brand` FROM `t_current` FINAL WHERE _is_deleted = 0",
+    ]
