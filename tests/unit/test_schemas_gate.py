@@ -144,7 +144,7 @@ def table(name: str) -> Table:
 
 
 def judged(name: str, *steps: Step, **context: Any) -> Effect:
-    given = {"excluded": frozenset(), "rows": 10, "connector": "connectors/x.json"} | context
+    given: dict[str, Any] = {"excluded": frozenset(), "rows": 10, "connector": "connectors/x.json"} | context
     return of_steps(steps, Context(table(name), f"shop_x.public.{name}-value", **given))
 
 
