@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from schemas.rows import known
-
 _PRIMITIVES = {
     "boolean": "Bool",
     "int": "Int32",
@@ -42,7 +40,6 @@ class Field:
         nullable: whether the value read can be NULL (an array never is: ClickHouse reads a missing one as empty).
         decimal: precision and scale, None for what is not a decimal.
         small: whether it is a smallint, which Avro has no type for.
-        default: of the column, None for none and for one that may only stand in for a function.
     """
 
     type: str
@@ -50,7 +47,6 @@ class Field:
     nullable: bool = False
     decimal: tuple[int, int] | None = None
     small: bool = False
-    default: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +100,7 @@ def _remember(type_: Mapping[str, Any], names: Names, namespace: str) -> None:
 
 
 def _fields(record: Mapping[str, Any], names: Names) -> dict[str, Field]:
-    return {
-        str(field["name"]): replace(
-            _field(str(field["name"]), field["type"], names), default=known(field.get("default"))
-        )
-        for field in record["fields"]
-    }
+    return {str(field["name"]): _field(str(field["name"]), field["type"], names) for field in record["fields"]}
 
 
 def _field(path: str, type_: Any, names: Names) -> Field:

@@ -17,6 +17,10 @@ _DECIMAL = re.compile(r"Decimal\((\d+), ?(\d+)\)")
 _TIMES = ("Timestamp", "MicroTimestamp", "NanoTimestamp", "ZonedTimestamp")
 
 
+ABSENT = Field("", nullable=True)
+"""Stands for a column that a schema lacks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Growth:
     """What a table needs: columns to add and columns to modify, name → type."""
@@ -29,9 +33,10 @@ class Growth:
 
 
 def growth(columns: Mapping[str, str], fields: Mapping[str, Field], key: Sequence[str] = ()) -> Growth:
-    """Return what a table with `columns` (name → type) needs to hold every value of `fields`.
+    """Return what a table with `columns` (name → type) needs to hold every value of `fields`, and NULL for what they lack.
 
     Args:
+        columns: without the table's own bookkeeping.
         fields: only those that the store may hold.
         key: columns of the sorting key, which can't be changed.
     """
@@ -41,19 +46,25 @@ def growth(columns: Mapping[str, str], fields: Mapping[str, Field], key: Sequenc
         for name, field in fields.items()
         if name in columns and name not in key and (type_ := wider(columns[name], field)) != columns[name]
     }
+    # a column that the source has no more: rows without it must not read as zero
+    modified |= {
+        name: type_
+        for name, held in columns.items()
+        if name not in fields and name not in key and (type_ := wider(held, ABSENT)) != held
+    }
     return Growth({name: type_ for name, type_ in new.items() if type_ is not None}, modified)
 
 
 def new_type(field: Field) -> str | None:
     """Return the type of a new column, None for what ClickHouse has no column type for (a numeric without precision).
 
-    The source sends nothing for rows that were there before. They read the column's default, if it is surely one
-    (Debezium sends 1970 for now(): tried), else NULL, until they are read again; so a new column is always nullable.
+    Always nullable: the source sends nothing for rows that were there before, and they read NULL until they are read
+    again. The default in the schema is no help: for now() it says 1970, for lower('A') nothing (tried).
     """
     inner = _inner(field)
     if inner is None or inner.startswith(("Array(", "Map(")):
         return inner
-    return f"Nullable({inner})" + _default(inner, field.default)
+    return f"Nullable({inner})"
 
 
 def wider(column: str, field: Field) -> str:
@@ -68,16 +79,6 @@ def wider(column: str, field: Field) -> str:
     if nullable or field.nullable:
         inner = f"Nullable({inner})"
     return f"LowCardinality({inner})" if low and "String" in inner else inner
-
-
-def _default(inner: str, default: object) -> str:
-    """Return the DEFAULT clause of a whole number, a truth or a text; none of other types, whose defaults are coded."""
-    if inner == "Bool" or _BITS.fullmatch(inner):
-        return f" DEFAULT {int(default)}" if isinstance(default, int) else ""
-    if inner == "String" and isinstance(default, str):
-        escaped = default.replace("\\", "\\\\").replace("'", "\\'")
-        return f" DEFAULT '{escaped}'"
-    return ""
 
 
 def _inner(field: Field) -> str | None:
@@ -98,7 +99,7 @@ def _inner(field: Field) -> str | None:
 
 
 def _wider(inner: str, field: Field) -> str:
-    wanted = _inner(field)
+    wanted = _inner(field) if field is not ABSENT else None
     if wanted is None or inner in {wanted, "String"}:
         return inner
     have, want = _BITS.fullmatch(inner), _BITS.fullmatch(wanted)
