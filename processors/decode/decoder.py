@@ -96,7 +96,7 @@ class Decoder:
         key = record.key
         if key is None or key[:HEADER] not in topic.keys or len(key) > MAX_KEY_BYTES:
             self._check_key(topic, key)
-        return CheckedRecord(record, topic.table.id, plan.schema_id, plan.schema)
+        return CheckedRecord(record, topic.table.id, plan.schema_id, plan.schema, plan.shared)
 
     def stamp(self, checked: CheckedRecord) -> Stamp:
         """Return what the rules need of a checked record, in most cases without decoding its rows.

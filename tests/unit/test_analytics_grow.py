@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from processors.sinks.analytics.avro import envelope
-from processors.sinks.analytics.grow import Growth, growth, statements, wider
+from processors.sinks.analytics.grow import Growth, Parts, growth, statements, wider
 from processors.sinks.analytics.migrate import read
 from processors.sinks.analytics.raw import BOOKKEEPING
 from processors.tables import TABLES
@@ -139,19 +139,35 @@ def test_a_key_is_never_changed() -> None:
     assert growth({"id": "Int32"}, fields(id="long"), ["id"]) == Growth({}, {})
 
 
+MARKS = {"_version": "UInt64", "_is_deleted": "UInt8", "_committed_at": "DateTime64(6, 'UTC')"}
+HELD = {"id": "UUID", "size": "Int32"}
+WHOLE = Parts(HELD | {"_op": "String"} | MARKS, HELD | MARKS, HELD, ("id",))
+GREW = [
+    "ALTER TABLE `t_current` ADD COLUMN IF NOT EXISTS `brand` Nullable(String)",
+    "ALTER TABLE `t_current` MODIFY COLUMN `size` Int64",
+    "ALTER TABLE `t_history` ADD COLUMN IF NOT EXISTS `brand` Nullable(String)",
+    "ALTER TABLE `t_history` MODIFY COLUMN `size` Int64",
+    "ALTER TABLE `t_to_current` MODIFY QUERY"
+    " SELECT `id`, `size`, `brand`, `_version`, `_is_deleted`, `_committed_at` FROM `t_history`",
+    "CREATE OR REPLACE VIEW `t` AS SELECT `id`, `size`, `brand` FROM `t_current` FINAL WHERE _is_deleted = 0",
+]
+
+
 def test_all_four_parts_grow_readers_last() -> None:
-    made = statements(
-        "t",
-        Growth({"brand": "Nullable(String)"}, {"size": "Int64"}),
-        ["id", "size", "brand", "_version"],
-        current=["id", "size", "brand", "_version"],
-        shown=["id", "size", "brand"],
+    assert statements("t", WHOLE, fields(id=UUID, size="long", brand=["null", "string"])) == GREW
+
+
+def test_a_table_that_holds_it_all_is_left_alone() -> None:
+    assert statements("t", WHOLE, fields(id=UUID, size="int")) == []
+
+
+@pytest.mark.parametrize("done", range(1, len(GREW)))
+def test_a_worker_that_was_killed_in_between_is_followed_up(done: int) -> None:
+    """Whatever was done, what is left is done by the next one, and readers are given the column at last."""
+    wide = HELD | {"size": "Int64", "brand": "Nullable(String)"}
+    history = (wide if done >= 4 else HELD | {"brand": "Nullable(String)"} if done == 3 else HELD) | MARKS
+    current = (wide if done >= 2 else HELD | {"brand": "Nullable(String)"}) | MARKS
+    left = statements(
+        "t", Parts(history, current, HELD, ("id",)), fields(id=UUID, size="long", brand=["null", "string"])
     )
-    assert made == [
-        "ALTER TABLE `t_current` ADD COLUMN IF NOT EXISTS `brand` Nullable(String)",
-        "ALTER TABLE `t_current` MODIFY COLUMN `size` Int64",
-        "ALTER TABLE `t_history` ADD COLUMN IF NOT EXISTS `brand` Nullable(String)",
-        "ALTER TABLE `t_history` MODIFY COLUMN `size` Int64",
-        "ALTER TABLE `t_to_current` MODIFY QUERY SELECT `id`, `size`, `brand`, `_version` FROM `t_history`",
-        "CREATE OR REPLACE VIEW `t` AS SELECT `id`, `size`, `brand` FROM `t_current` FINAL WHERE _is_deleted = 0",
-    ]
+    assert left == [*GREW[min(done, 4) : 4], *GREW[4:]]

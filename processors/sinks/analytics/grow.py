@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from processors.sinks.analytics.avro import Field, quote
+from processors.sinks.analytics.raw import BOOKKEEPING
 
 _BITS = re.compile(r"U?Int(\d+)")
 _DECIMAL = re.compile(r"Decimal\((\d+), ?(\d+)\)")
@@ -19,6 +20,16 @@ _TIMES = ("Timestamp", "MicroTimestamp", "NanoTimestamp", "ZonedTimestamp")
 
 ABSENT = Field("", nullable=True)
 """Stands for a column that a schema lacks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The columns (name → type) of what a table is made of. `key`: those that the current state is sorted by."""
+
+    history: Mapping[str, str]
+    current: Mapping[str, str]
+    view: Mapping[str, str]
+    key: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +73,8 @@ def new_type(field: Field) -> str | None:
     again. The default in the schema is no help: for now() it says 1970, for lower('A') nothing (tried).
     """
     inner = _inner(field)
-    if inner is None or inner.startswith(("Array(", "Map(")):
-        return inner
+    if not inner or inner.startswith(("Array(", "Map(")):
+        return inner or None
     return f"Nullable({inner})"
 
 
@@ -100,7 +111,7 @@ def _inner(field: Field) -> str | None:
 
 def _wider(inner: str, field: Field) -> str:
     wanted = _inner(field) if field is not ABSENT else None
-    if wanted is None or inner in {wanted, "String"}:
+    if not wanted or inner in {wanted, "String"}:
         return inner
     have, want = _BITS.fullmatch(inner), _BITS.fullmatch(wanted)
     if have and want:
@@ -116,26 +127,31 @@ def _wider(inner: str, field: Field) -> str:
     return "String" if wanted == "String" else inner
 
 
-def statements(
-    table: str, grows: Growth, columns: Sequence[str], *, current: Sequence[str], shown: Sequence[str]
-) -> list[str]:
-    """Return the statements that make the table's four parts grow, each of which can be repeated.
+def statements(table: str, parts: Parts, fields: Mapping[str, Field]) -> list[str]:
+    """Return the statements that make the table's parts hold these fields, each of which can be repeated; none if they do.
 
-    Args:
-        columns: of the history, as they will be; `current`: of the current state, as they will be.
-        shown: the columns of the view that readers use, as they will be.
+    Readers come last: a worker that is killed in between leaves a view that lacks the column, so the next one goes on.
     """
+    history = {name: type_ for name, type_ in parts.history.items() if name not in BOOKKEEPING}
+    current = {name: type_ for name, type_ in parts.current.items() if name not in BOOKKEEPING}
+    missing = growth(history, fields, parts.key)
+    behind = growth(current, fields, parts.key)
+    held = current | dict(behind.added) | dict(behind.modified)
     made: list[str] = []
-    for part in (f"{table}_current", f"{table}_history"):
-        for name, type_ in grows.added.items():
-            made.append(f"ALTER TABLE {quote(part)} ADD COLUMN IF NOT EXISTS {quote(name)} {type_}")
-        for name, type_ in grows.modified.items():
-            made.append(f"ALTER TABLE {quote(part)} MODIFY COLUMN {quote(name)} {type_}")
-    if grows.added:
-        held = ", ".join(quote(name) for name in current)
-        selected = f"SELECT {held} FROM {quote(table + '_history')}"  # noqa: S608  # quoted names of columns
+    for part, grows in ((f"{table}_current", behind), (f"{table}_history", missing)):
+        made += [
+            f"ALTER TABLE {quote(part)} ADD COLUMN IF NOT EXISTS {quote(name)} {type_}"
+            for name, type_ in grows.added.items()
+        ]
+        made += [
+            f"ALTER TABLE {quote(part)} MODIFY COLUMN {quote(name)} {type_}" for name, type_ in grows.modified.items()
+        ]
+    if made or any(parts.view.get(name) != type_ for name, type_ in held.items()):
+        # both keep the types that they were made with: a NULL would not get through (tried)
+        listed = ", ".join(quote(name) for name in held)
+        kept = "`_version`, `_is_deleted`, `_committed_at`"
+        selected = f"SELECT {listed}, {kept} FROM {quote(table + '_history')}"  # noqa: S608  # quoted names of columns
         made.append(f"ALTER TABLE {quote(table + '_to_current')} MODIFY QUERY {selected}")
-        listed = ", ".join(quote(name) for name in shown)
         selected = f"SELECT {listed} FROM {quote(table + '_current')} FINAL WHERE _is_deleted = 0"  # noqa: S608
         made.append(f"CREATE OR REPLACE VIEW {quote(table)} AS {selected}")
     return made
