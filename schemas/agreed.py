@@ -128,7 +128,7 @@ def read(document: Mapping[str, Any]) -> Agreed:
     held = document.get(ATTRIBUTE) or {}
     columns = {}
     for name, each in (held.get("columns") or {}).items():
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in each.items() if k != "since"}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in each.items() if k != "since"}
         columns[name] = Seen(Column(**values), int(each["since"]))
     return Agreed(
         columns, held.get("gone") or {}, frozenset(held.get("accepted") or ()), dict(held.get("waiting") or {})

@@ -212,7 +212,7 @@ def _value(column: PgColumn, text: str) -> Any:
     if column.type == "numeric":
         return _bytes(Decimal(text), column)
     read = _READ.get(column.type)
-    value = None if read is None else read(text)
+    value: Any = None if read is None else read(text)
     if column.type in {"timestamp", "time"} and 0 <= column.modifier <= 3:
         return value // 1000
     return text if column.enum else value
