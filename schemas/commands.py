@@ -203,6 +203,56 @@ def history(
 
 
 @app.command()
+def accept(
+    subject: Annotated[
+        str | None, typer.Argument(help="The value subject of a captured table; none: list what waits.")
+    ] = None,
+    column: Annotated[
+        list[str] | None, typer.Option("--column", help="A column whose end or new type is accepted.")
+    ] = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Let workers go on with a table that a migration took something away from; without arguments, list what waits.
+
+    A stopped table stands still, in this sink only, at the first record that it can't go on with; all others go on.
+    Accepting a dropped column makes it NULL in the sinks from there on, and accepting a new type stores what comes.
+    It may be accepted before the migration runs, so that nothing stops. Without --column: whatever waits for the subject.
+
+    Exit codes: 0 accepted, or nothing waits; 2 something waits (or no such subject), 3 the registry is away.
+    """
+    from schemas.agreed import Agreements
+
+    with _registry() as registry:
+        agreements = Agreements(registry)
+        if subject is None:
+            waiting = [
+                {"subject": f"{topic}{files.VALUE}", "column": name, "problem": told}
+                for topic in agreements.topics()
+                for name, told in agreements.read(topic).waiting.items()
+            ]
+            if waiting or output is Format.JSON:
+                report(output, waiting, ["subject", "column", "problem"])
+            else:
+                say("No table waits for a decision.")
+            if waiting:
+                raise typer.Exit(PENDING_EXIT)
+            return
+        topic = subject.removesuffix(files.VALUE)
+        held = agreements.read(topic)
+        if not held.columns:
+            msg = f"no worker has seen a record of {subject}; `downriver schemas accept` lists what waits"
+            raise BadInput(msg)
+        names = column or sorted(held.waiting)
+        if unknown := [name for name in names if name not in held.columns]:
+            msg = f"{subject} has no column {', '.join(unknown)}; it has {', '.join(held.columns)}"
+            raise BadInput(msg)
+        after = agreements.update(topic, lambda now: now.accept(*names))
+    report(output, [{"subject": subject, "column": name, "accepted": name in after.accepted} for name in names])
+    if not names:
+        say(f"Nothing waits for {subject}.")
+
+
+@app.command()
 def gate(
     migrations: Annotated[list[Path], typer.Argument(metavar="MIGRATION.sql…", help="SQL files, run in this order.")],
     pg_bin: Annotated[

@@ -13,7 +13,7 @@ from typing import Any
 
 from fastavro import parse_schema, schemaless_reader
 
-from processors.decode.errors import Undecodable
+from processors.decode.errors import OtherKey, Undecodable
 from processors.decode.glance import Glance
 from processors.decode.tail import Tail
 from processors.decode.values import Convert, converter
@@ -103,6 +103,7 @@ def value_plan(topic: str, table: Table, schema_id: int, schema: Mapping[str, An
 
     Raises:
         Undecodable: the schema is not that of this topic's envelopes.
+        OtherKey: its rows lack the key's columns.
     """
     parsed = _parse(schema, schema_id, f"{topic}.Envelope")
     fields = {each["name"]: each["type"] for each in parsed["fields"]}
@@ -113,7 +114,7 @@ def value_plan(topic: str, table: Table, schema_id: int, schema: Mapping[str, An
     columns = _names(rows[0])
     if missing := [name for name in table.key if name not in columns]:
         msg = f"schema {schema_id} has no {', '.join(missing)} in its rows, the key of {table.id}"
-        raise Undecodable(msg)
+        raise OtherKey(msg)
     usual = [each["name"] for each in parsed["fields"][:2]] == ["before", "after"]
     usual = usual and all(len(each["type"]) == 2 and each["type"][0] == "null" for each in parsed["fields"][:2])
     row = _row_plan(rows[0], table)
@@ -126,13 +127,14 @@ def key_plan(topic: str, table: Table, schema_id: int, schema: Mapping[str, Any]
     """Return the plan for record keys of that topic.
 
     Raises:
-        Undecodable: the schema is not that of this topic's keys, or holds other columns than the table's key.
+        Undecodable: the schema is not that of this topic's keys.
+        OtherKey: it holds other columns than the table's key.
     """
     parsed = _parse(schema, schema_id, f"{topic}.Key")
     names = [each["name"] for each in parsed["fields"]]
     if set(names) != set(table.key):
         msg = f"the record key holds {', '.join(names)}; the key of {table.id} is {', '.join(table.key)}"
-        raise Undecodable(msg)
+        raise OtherKey(msg)
     in_order = tuple(names) == table.key
     return KeyPlan(parsed, _row_plan(parsed, table), Glance.of(parsed, {}, names) if in_order else None)
 
