@@ -17,7 +17,7 @@ from processors.tables.base import Table
 from schemas.compatibility import unreadable
 from schemas.contracts import VALUE, Contracts, other_source
 from schemas.gate import catalog, derive
-from schemas.gate.catalog import PgTable
+from schemas.gate.catalog import PgColumn, PgTable
 from schemas.gate.effects import SINKS, Context, Effect, Verdict, of_steps
 from schemas.gate.migration import Statement, run, statements
 from schemas.gate.scratch import scratch
@@ -116,15 +116,16 @@ class _Judged:
             return self._gone(
                 f"is renamed to {now.name}", "the connector captures by name: from then on its changes are lost"
             )
+        found = self._steps(now)
         if broken := list(self._broken(now)):
             return Effect(
                 name,
                 Verdict.BREAKS,
+                found,
                 why=[why for why, _ in broken],
                 before=[way_out for _, way_out in broken],
                 sinks=dict.fromkeys(SINKS, ("what was captured before stays; see why",)),
             )
-        found = self._steps(now)
         if self.table is None:
             return Effect(
                 name, Verdict.FOLLOWED if found else Verdict.SAME, found, why=["no processors/tables/ file knows it"]
@@ -179,6 +180,7 @@ class _Judged:
         if self.connector.publication in self.was.publications and self.connector.publication not in now.publications:
             way_out = f"ALTER PUBLICATION {self.connector.publication} ADD TABLE {name} in the same migration"
             yield f"{name} leaves the publication {self.connector.publication}: its changes would be lost", way_out
+        yield from self._untrue(now)
         old = {each.number for each in self.was.columns}
         for each in now.columns:
             if each.generated and each.number not in old and now.identity == "f":
@@ -186,6 +188,18 @@ class _Judged:
                     f"{name}.{each.name} is a stored generated column: under REPLICA IDENTITY FULL PostgreSQL 18 then "
                     f"refuses every UPDATE and DELETE of the table (tried)",
                     "make it VIRTUAL, or an ordinary column that a trigger or the application fills",
+                )
+
+    def _untrue(self, now: PgTable) -> Iterator[tuple[str, str]]:
+        """Yield the columns whose NULLs would travel as their default: Kafka Connect can't tell the two apart."""
+        before = {each.number: each for each in self.was.columns}
+        for each in now.columns:
+            was = before.get(each.number)
+            if each.name not in self._excluded and _lies(each) and (was is None or not _lies(was)):
+                yield (
+                    f"{now.name}.{each.name} may be NULL and has a default: its NULLs would arrive as the default (tried; "
+                    "KAFKA-8713)",
+                    f"ALTER TABLE {now.name} ALTER {each.name} SET NOT NULL, or DROP DEFAULT",
                 )
 
     def _steps(self, now: PgTable) -> list[Step]:
@@ -311,6 +325,11 @@ def _notes(
             full = name if "." in name else f"public.{name}"
             if full in rows:
                 yield f"{statement}: changes rows of {full}, at most about {rows[full]:,}: each is a change that travels"
+
+
+def _lies(column: PgColumn) -> bool:
+    said = derive.default(column) is not None or (column.type == "interval" and column.default is not None)
+    return said and not column.required and not column.generated
 
 
 def for_source(connectors: Sequence[Connector], source: str) -> list[Connector]:

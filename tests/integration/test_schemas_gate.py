@@ -5,14 +5,17 @@ One captured shop for the module; each migration is judged, run, and one row tel
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import fastavro
 import psycopg
 import pytest
+from fastavro.read import SchemaResolutionError
 
 from connectors.files import load as connector_files
 from downriver.exits import BadInput, ServerAway
@@ -60,23 +63,31 @@ def registry(shop: CapturedShop) -> Iterator[SchemaRegistry]:
     made.close()
 
 
-class Rows:
-    """Writes a product and waits for the schema that it was sent with."""
+def sent(shop: CapturedShop, key: object) -> bytes:
+    """Return the value of the record that a product was sent with."""
+    mark = str(key).encode()
+    records = shop.records(PRODUCTS, lambda read: any(mark in (each.key or b"") for each in read))
+    (record,) = [each for each in records if mark in (each.key or b"")]
+    return record.value or b""
 
-    def __init__(self, shop: CapturedShop, registry: SchemaRegistry) -> None:
-        self._shop, self._registry = shop, registry
-        self.seen: set[bytes] = set()
 
-    def schema(self) -> Mapping[str, Any]:
-        key = uuid4()
-        with psycopg.connect(self._shop.settings.postgres.dsn(), autocommit=True) as connection:
-            connection.execute(
-                "INSERT INTO products (id, sku, name, category, price) VALUES (%s, %s, 'n', 'c', 1.5)", [key, key.hex]
-            )
-        mark = str(key).encode()
-        records = self._shop.records(PRODUCTS, lambda read: any(mark in (each.key or b"") for each in read))
-        (record,) = [each for each in records if mark in (each.key or b"")]
-        return self._registry.schema(int.from_bytes((record.value or b"")[1:5], "big"))
+def added(shop: CapturedShop, columns: str = "", values: str = "") -> object:
+    key = uuid4()
+    run(
+        shop,
+        f"INSERT INTO products (id, sku, name, category, price{columns}) VALUES ('{key}', '{key}', 'n', 'c', 1.5{values})",
+    )
+    return key
+
+
+def schema_sent(shop: CapturedShop, registry: SchemaRegistry) -> Mapping[str, Any]:
+    """Write a product and return the schema that it was sent with."""
+    return registry.schema(int.from_bytes(sent(shop, added(shop))[1:5], "big"))
+
+
+def schema_sent_with_description(shop: CapturedShop, registry: SchemaRegistry) -> Mapping[str, Any]:
+    """The same where the description must be there."""
+    return registry.schema(int.from_bytes(sent(shop, added(shop, ", description", ", 'd'"))[1:5], "big"))
 
 
 def run(shop: CapturedShop, *statements: str) -> None:
@@ -130,7 +141,7 @@ def test_every_type_and_default_is_derived_as_debezium_sends_it(shop: CapturedSh
         f"ALTER TABLE products {added}",
     )
     try:
-        sent = Rows(shop, registry).schema()
+        sent = schema_sent(shop, registry)
         with psycopg.connect(shop.settings.postgres.dsn()) as connection:
             described = catalog.table(connection, "public.products")
         assert described is not None
@@ -200,9 +211,58 @@ def test_the_schema_that_is_foretold_is_the_one_that_comes(
     (foretold,) = judged.schemas.values()
     run(shop, text)
     try:
-        assert same(Rows(shop, registry).schema(), foretold)
+        assert same(schema_sent(shop, registry), foretold)
     finally:
         run(shop, back)
+
+
+def test_null_travels_as_the_default_where_there_is_one(shop: CapturedShop, registry: SchemaRegistry) -> None:
+    """Why the gate calls such a column broken. If this fails, the converter has learned to keep NULL: let the gate know."""
+    run(shop, "ALTER TABLE products ADD COLUMN height int DEFAULT 7")
+    try:
+        value = sent(shop, added(shop, ", height", ", NULL"))
+        schema = registry.schema(int.from_bytes(value[1:5], "big"))
+        assert understood(value, schema, schema)["height"] == 7
+    finally:
+        run(shop, "ALTER TABLE products DROP COLUMN height")
+
+
+def understood(value: bytes, writer: Mapping[str, Any], reader: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row as a consumer with another version of the schema reads it."""
+    schemas = fastavro.parse_schema(dict(writer)), fastavro.parse_schema(dict(reader))
+    read: Any = fastavro.schemaless_reader(io.BytesIO(value[5:]), *schemas)
+    row: dict[str, Any] = read["after"]
+    return row
+
+
+def test_consumers_of_either_version_read_both(shop: CapturedShop, registry: SchemaRegistry, tmp_path: Path) -> None:
+    """Old consumers of new records, new consumers of old ones; where the gate says no, it is so."""
+    before = sent(shop, added(shop))
+    migration = "ALTER TABLE products ADD COLUMN brand text, ALTER price TYPE numeric(12,2);"
+    (effect,) = gate(shop, tmp_path, migration).effects
+    assert effect.avro == []
+    run(shop, migration)
+    try:
+        after = sent(shop, added(shop, ", brand", ", 'acme'"))
+        old, new = (registry.schema(int.from_bytes(value[1:5], "big")) for value in (before, after))
+        assert understood(after, new, old) == {
+            name: value for name, value in understood(after, new, new).items() if name != "brand"
+        }
+        assert understood(before, old, new) == understood(before, old, old) | {"brand": None}
+    finally:
+        run(shop, "ALTER TABLE products DROP COLUMN brand, ALTER price TYPE numeric(10,2)")
+    narrowing = "ALTER TABLE products ALTER description SET NOT NULL;"
+    run(shop, "UPDATE products SET description = '' WHERE description IS NULL")
+    (effect,) = gate(shop, tmp_path, narrowing).effects
+    assert [line.partition(":")[0] for line in effect.avro] == ["BACKWARD"]
+    nulled = sent(shop, added(shop))
+    run(shop, "UPDATE products SET description = '' WHERE description IS NULL", narrowing)
+    try:
+        strict = schema_sent_with_description(shop, registry)
+        with pytest.raises(SchemaResolutionError):
+            understood(nulled, old, strict)
+    finally:
+        run(shop, "ALTER TABLE products ALTER description DROP NOT NULL")
 
 
 def test_the_scratch_database_is_gone_whatever_happens(shop: CapturedShop, tmp_path: Path) -> None:
@@ -235,6 +295,14 @@ def test_nothing_leaves_the_scratch_database(shop: CapturedShop, tmp_path: Path)
         (
             "ALTER TABLE products ADD COLUMN g int GENERATED ALWAYS AS (1) STORED;",
             "public.products.g is a stored generated",
+        ),
+        (
+            "ALTER TABLE products ALTER currency DROP NOT NULL;",
+            "public.products.currency may be NULL and has a default",
+        ),
+        (
+            "ALTER TABLE products ADD COLUMN height int DEFAULT 7;",
+            "public.products.height may be NULL and has a default",
         ),
         ("ALTER TABLE reviews REPLICA IDENTITY DEFAULT;", "public.reviews loses REPLICA IDENTITY FULL"),
         ("ALTER TABLE reviews DROP CONSTRAINT reviews_pkey;", "public.reviews has no primary key any more"),

@@ -355,6 +355,16 @@ async def test_columns_that_a_migration_added_get_fields_of_their_own(sink: Sear
     assert (await reader.reviews())["p", "r"]["tone"] == "warm"
 
 
+async def test_a_value_of_another_type_than_its_field_stays_readable(sink: SearchSink, reader: Reader) -> None:
+    await write(
+        sink, Part("p", "product", "", 9, ROW | {"grams": "7.5", "ok": True}, {"grams": "number", "ok": "boolean"})
+    )
+    other = Part("q", "product", "", 9, ROW | {"grams": "9 g", "ok": "maybe"}, {"grams": "word", "ok": "word"})
+    assert await write(sink, other) == [Outcome.APPLIED]
+    assert [source["id"] for source in await reader.search("products", {"range": {"grams": {"gt": 7}}})] == ["p"]
+    assert (await reader.products())["q"]["grams"] == "9 g"
+
+
 async def test_another_worker_writes_to_the_grown_index(sink: SearchSink, reader: Reader, own: Settings) -> None:
     await write(sink, Part("p", "product", "", 9, ROW | {"brand": "acme"}, {"brand": "word"}))
     other = SearchSink(own)

@@ -8,7 +8,9 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
+from downriver.exits import BadInput
 from schemas import commands
+from schemas.agreed import Agreements
 from schemas.compatibility import Level, Schema
 from schemas.contracts import Contract, Contracts, load
 from schemas.plan import Action, Item, apply, history, plan
@@ -171,3 +173,27 @@ def test_our_own_schemas_are_never_overwritten(monkeypatch: pytest.MonkeyPatch, 
 def named(schema: object) -> dict[str, object]:
     made: dict[str, object] = dict(schema)  # type: ignore[call-overload]
     return made
+
+
+def test_what_waits_is_listed_and_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = Ccompat()
+    topic = TABLE.removesuffix("-value")
+    note = Agreements(registry.client())
+    assert run(monkeypatch, registry, "accept") == (0, [])
+    note.update(
+        topic, lambda held: held.seen(columns(envelope(id="int", brand="string")), 10).wait({"brand": "dropped"})
+    )
+    code, listed = run(monkeypatch, registry, "accept")
+    assert (code, listed) == (2, [{"subject": TABLE, "column": "brand", "problem": "dropped"}])
+    code, said = run(monkeypatch, registry, "accept", TABLE)
+    assert (code, said) == (0, [{"subject": TABLE, "column": "brand", "accepted": True}])
+    assert run(monkeypatch, registry, "accept") == (0, [])
+    assert note.read(topic).accepted == {"brand"}
+    monkeypatch.setattr(commands, "SchemaRegistry", lambda _: registry.client())
+    for arguments, told in (
+        (["accept", TABLE, "--column", "nope"], "has no column nope"),
+        (["accept", "x-value"], "no worker"),
+    ):
+        result = CliRunner().invoke(commands.app, arguments)
+        assert isinstance(result.exception, BadInput)
+        assert told in str(result.exception)
