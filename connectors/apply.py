@@ -1,19 +1,21 @@
 """Bring the connectors of the files onto Kafka Connect, and wait until changes flow.
 
-Applying twice changes nothing. A connector whose settings differ is stopped before it gets the new ones, so that every
-state seen afterwards belongs to them; settings that its own code finds wrong are refused before anything is touched.
+Applying twice changes nothing. Everything is judged before anything is touched: the source, the plan's consequences, what
+each connector's own code says of its settings. A connector whose settings differ is stopped before it gets the new ones, so
+that every state seen afterwards belongs to them.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from connectors.connect import ConnectClient, Refused, Status
-from connectors.files import Connector, load
+from connectors.files import Connector, State, load
+from connectors.plan import Item, Plan, Step, make
 from connectors.preflight import require
 from connectors.topics import ensure
 from downriver.exits import BadInput, DownriverError
@@ -33,6 +35,11 @@ class Action(StrEnum):
     UPDATED = "updated"
     STARTED = "started"
     """Its settings were right already, but it was stopped, paused or failed: it was started again."""
+    PAUSED = "paused"
+    STOPPED = "stopped"
+    """Its settings were right already, and its file wants it to rest."""
+    DELETED = "deleted"
+    """It was ours and had no file."""
     UNCHANGED = "unchanged"
     REFUSED = "refused"
     """Connect or the connector's own code did not take the settings; a running connector keeps its old ones."""
@@ -65,6 +72,9 @@ def apply(
     files: Sequence[Path | Connector] | None = None,
     wait_s: float = 120.0,
     on_progress: Progress = lambda _: None,
+    *,
+    allow: Collection[str] = (),
+    prune: bool = False,
 ) -> list[Result]:
     """Make the topics, create or update the connectors, then wait until every task runs and has stored a streamed position.
 
@@ -75,37 +85,84 @@ def apply(
         files: paths, or connectors already loaded (and perhaps renamed); default: the files of this folder.
         wait_s: seconds for all of it; 0: apply and don't wait.
         on_progress: hears each step in a sentence.
+        allow: the consequences, by name, that may lose or re-read data.
+        prune: delete what is ours by its name and has no file; only right when `files` are all there are.
 
     Raises:
-        BadInput: mistakes in the files, a source that is not ready, topics of another shape, a plugin that Connect lacks.
+        BadInput: mistakes in the files, a source that is not ready, topics of another shape, a plugin that Connect lacks, a
+            consequence that blocks, or that is not allowed.
         ServerAway: PostgreSQL, Kafka or Connect is away (Connect: for longer than `wait_s`).
     """
     connectors = _loaded(files)
-    require(settings, connectors)
     deadline = time.monotonic() + wait_s
-    if made := ensure(settings.kafka, connectors):
-        on_progress(f"{len(made)} topic(s) made")
     with ConnectClient(settings.connect, wait_s, on_progress) as client:
-        _require_plugins(settings, client, connectors)
+        plan, refused = judge(settings, client, connectors, allow=allow, prune=prune)
+        if refused:  # all or nothing
+            return [
+                refused.get(item.connector, Result(item.connector, Action.UNCHANGED, item.live_state or "ABSENT"))
+                for item in plan.items[: len(connectors)]
+            ]
+        if made := ensure(settings.kafka, connectors):
+            on_progress(f"{len(made)} topic(s) made")
         results = []
-        for connector in connectors:
-            result = _put(client, connector)
+        for connector, item in zip(connectors, plan.items, strict=False):
+            result = _put(client, connector, item)
             if result.ok and result.action is not Action.UNCHANGED:
                 result = replace(result, lsn=_streamed(client, connector))
             on_progress(f"{connector.name}: {result.action}")
             results.append(result)
-        return _wait(client, connectors, results, deadline, on_progress) if wait_s else results
+        deleted = [_deleted(client, item, on_progress) for item in plan.items if item.step is Step.DELETE]
+        waited = _wait(client, connectors, results, deadline, on_progress) if wait_s else results
+        return [*waited, *deleted]
 
 
-def status(settings: Settings, files: Sequence[Path | Connector] | None = None, wait_s: float = 0.0) -> list[Result]:
-    """Return what Connect says now of the connectors of the files; nothing is changed.
+def judge(
+    settings: Settings,
+    client: ConnectClient,
+    connectors: Sequence[Connector],
+    *,
+    allow: Collection[str] = (),
+    prune: bool = False,
+) -> tuple[Plan, Mapping[str, Result]]:
+    """Return the plan, and the connectors whose own code refuses their settings, with why; nothing is changed.
 
     Raises:
-        BadInput: mistakes in the files.
-        ServerAway: Connect is away for longer than `wait_s`.
+        BadInput, ServerAway: as `apply`.
     """
-    with ConnectClient(settings.connect, wait_s) as client:
-        return [_seen(client, connector, Action.UNCHANGED) for connector in _loaded(files)]
+    require(settings, connectors)
+    _require_plugins(settings, client, connectors)
+    plan = make(settings, client, connectors, whole=prune, prune=prune)
+    _permit(plan, allow)
+    refused: dict[str, Result] = {}
+    for connector, item in zip(connectors, plan.items, strict=False):
+        if item.step not in {Step.CREATE, Step.UPDATE}:
+            continue
+        try:
+            mistakes = client.mistakes({"name": connector.name, **connector.config})
+        except Refused as error:
+            mistakes = [str(error)]
+        if mistakes:
+            refused[connector.name] = Result(connector.name, Action.REFUSED, "-", error="\n".join(mistakes))
+    return plan, refused
+
+
+def _permit(plan: Plan, allow: Collection[str]) -> None:
+    """Refuse a plan that can't go well, or that loses or re-reads data without leave."""
+    if blocked := plan.blocked():
+        lines = "".join(f"\n  {each}" for each in blocked)
+        msg = f"the plan can't go well, nothing was changed:{lines}"
+        raise BadInput(msg)
+    needed = plan.needed()
+    if missing := {name: who for name, who in needed.items() if name not in allow}:
+        lines = "".join(
+            f"\n  {item.connector}: {each.text} [{each.name}]"
+            for item in plan.items
+            for each in item.consequences
+            if each.name in missing
+        )
+        options = " ".join(f"--allow {name}" for name in missing)
+        msg = f"this would lose or re-read data, nothing was changed:{lines}\nif it is meant: {options}"
+        raise BadInput(msg)
 
 
 def _loaded(files: Sequence[Path | Connector] | None) -> list[Connector]:
@@ -129,37 +186,65 @@ def _require_plugins(settings: Settings, client: ConnectClient, connectors: Iter
         raise BadInput(msg)
 
 
-def _put(client: ConnectClient, connector: Connector) -> Result:
-    """Give Connect the connector's settings, where they differ, and start it where it does not run."""
+def _put(client: ConnectClient, connector: Connector, item: Item) -> Result:
+    """Give Connect the connector's settings, where they differ, and let it do what its file wants."""
     try:
-        present = client.config(connector.name)
-        if present == {key: value for key, value in connector.config.items() if key != "name"}:
-            return _started(client, connector)
-        if mistakes := client.mistakes({"name": connector.name, **connector.config}):
-            return Result(connector.name, Action.REFUSED, "-", error="\n".join(mistakes))
-        if present is not None:
-            client.stop(connector.name)
-            _until_stopped(client, connector)
-        try:
-            client.put(connector.name, connector.config)
-        finally:
-            if present is not None:
-                client.resume(connector.name)
+        match item.step:
+            case Step.CREATE if connector.state is State.RUNNING:
+                client.put(connector.name, connector.config)
+                return Result(connector.name, Action.CREATED, "STARTING")
+            case Step.CREATE:
+                client.create(connector.name, connector.config, connector.state)
+                return Result(connector.name, Action.CREATED, "STARTING")
+            case Step.UPDATE:
+                _updated(client, connector)
+                return Result(connector.name, Action.UPDATED, "STARTING")
+            case Step.STATE:
+                return Result(connector.name, _moved(client, connector), "STARTING")
+            case _:
+                return Result(connector.name, Action.UNCHANGED, item.live_state)
     except Refused as error:
         return Result(connector.name, Action.REFUSED, "-", error=str(error))
-    return Result(connector.name, Action.CREATED if present is None else Action.UPDATED, "STARTING")
 
 
-def _started(client: ConnectClient, connector: Connector) -> Result:
-    """Leave a connector alone that runs; start one that does not."""
+def _updated(client: ConnectClient, connector: Connector) -> None:
+    client.stop(connector.name)
+    _until_stopped(client, connector)
+    try:
+        client.put(connector.name, connector.config)
+    finally:
+        _rest(client, connector)
+
+
+def _moved(client: ConnectClient, connector: Connector) -> Action:
+    """Start, pause or stop a connector whose settings are right."""
     now = client.status(connector.name)
-    if now is None or {now.state, *(task.state for task in now.tasks)}.isdisjoint({"STOPPED", "PAUSED", "FAILED"}):
-        return Result(connector.name, Action.UNCHANGED, "-" if now is None else _state(now))
-    if now.state != "STOPPED":
-        client.stop(connector.name)
+    if connector.state is State.RUNNING and now is not None and now.state not in {"STOPPED", "PAUSED"}:
+        client.stop(connector.name)  # what failed is started anew
         _until_stopped(client, connector)
-    client.resume(connector.name)
-    return Result(connector.name, Action.STARTED, "STARTING")
+    _rest(client, connector)
+    return {State.RUNNING: Action.STARTED, State.PAUSED: Action.PAUSED, State.STOPPED: Action.STOPPED}[connector.state]
+
+
+def _rest(client: ConnectClient, connector: Connector) -> None:
+    """Ask for the state that the file wants."""
+    match connector.state:
+        case State.RUNNING:
+            client.resume(connector.name)
+        case State.PAUSED:
+            client.pause(connector.name)
+        case State.STOPPED:
+            client.stop(connector.name)
+
+
+def _deleted(client: ConnectClient, item: Item, on_progress: Progress) -> Result:
+    """Delete an orphan; its slot, publication and offsets stay."""
+    try:
+        client.delete(item.connector)
+    except Refused as error:
+        return Result(item.connector, Action.REFUSED, item.live_state, error=str(error))
+    on_progress(f"{item.connector}: {Action.DELETED}")
+    return Result(item.connector, Action.DELETED, "ABSENT")
 
 
 def _until_stopped(client: ConnectClient, connector: Connector) -> None:
@@ -192,9 +277,10 @@ def _wait(
             now = _seen(client, connectors[index], before.action)
             started_at = results[index].lsn or 0
             flows = now.state == "RUNNING" and now.lsn is not None and now.lsn > started_at
+            if connectors[index].state is not State.RUNNING:
+                flows = now.state == connectors[index].state
             if now.ok and not flows and time.monotonic() >= deadline:
-                position = "no streamed position is stored" if now.lsn is None else f"its position stays at {now.lsn}"
-                now = replace(now, error=f"time is over: it is {now.state}, {position}")
+                now = replace(now, error=_late(connectors[index], now))
             if flows or now.error:
                 open_.discard(index)
             if now != before:
@@ -203,6 +289,13 @@ def _wait(
         if open_:
             time.sleep(POLL_S)
     return final
+
+
+def _late(connector: Connector, now: Result) -> str:
+    if connector.state is not State.RUNNING:
+        return f"time is over: it is {now.state}, not {connector.state}"
+    position = "no streamed position is stored" if now.lsn is None else f"its position stays at {now.lsn}"
+    return f"time is over: it is {now.state}, {position}"
 
 
 def _seen(client: ConnectClient, connector: Connector, action: Action) -> Result:

@@ -1,65 +1,44 @@
-"""`downriver connectors`: put the connector files onto Kafka Connect, and see how they are."""
+"""`downriver connectors`: deploy the connectors as code, and operate them. Assembles the groups; does nothing itself."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated
 
 import stamina
 import typer
 
-from connectors.apply import Result
-from connectors.apply import apply as apply_connectors
-from connectors.apply import status as connectors_status
-from downriver.exits import Exit
-from downriver.output import Format, OutputOption, report, say
-from downriver.settings import load
+from connectors import (
+    add_table_command,
+    deploying,
+    guard_command,
+    offsets_command,
+    preflight_command,
+    reread_command,
+    state_command,
+    status_command,
+)
 
 app = typer.Typer()
-
-Files = Annotated[list[Path] | None, typer.Argument(help="Connector files; default: connectors/downriver_*.json.")]
+app.add_typer(deploying.app)
 
 
 @app.callback()
 def quiet() -> None:
-    """Deploy the Debezium connectors and see whether they run."""
+    """Deploy the Debezium connectors, see how they are, and operate them."""
     stamina.instrumentation.set_on_retry_hooks([])  # what is waited for is told in sentences, once
 
 
-@app.command()
-def apply(
-    files: Files = None,
-    wait: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="How long to wait; 0: don't.")] = 120.0,
-    output: OutputOption = Format.TABLE,
-) -> None:
-    """Check the source, create or update the connectors, wait until changes flow.
-
-    Done when every task runs and has stored a position that it streamed to: from then on a restart loses nothing.
-    Applying again changes nothing, but starts what was stopped or failed.
-
-    Exit codes: 1 a task failed or did not get there in time, 2 the files or the source are not ready, 3 Kafka Connect or
-    PostgreSQL is away.
-    """
-    _tell(apply_connectors(load(), files, wait, say), output)
-
-
-@app.command()
-def status(files: Files = None, output: OutputOption = Format.TABLE) -> None:
-    """Show the connectors' states. Exit code 1 unless every task runs."""
-    _tell(connectors_status(load(), files), output, running=True)
-
-
-def _tell(results: Sequence[Result], output: Format, *, running: bool = False) -> None:
-    columns = ["connector", "action", "state", "lsn", "error"]
-    records = [{name: getattr(result, name) for name in columns} for result in results]
-    if running:
-        columns.remove("action")
-    if output is Format.TABLE:
-        records = [record | {"error": str(record["error"]).partition("\n")[0]} for record in records]
-    report(output, [{name: record[name] for name in columns} for record in records])
-    for result in results:
-        if result.error and output is Format.TABLE and "\n" in result.error:
-            say(f"\n{result.connector}\n{result.error}")
-    if not all(result.ok and (not running or result.state == "RUNNING") for result in results):
-        raise typer.Exit(Exit.FAILED)
+for command in (
+    status_command.status,
+    status_command.get,
+    status_command.describe,
+    state_command.pause,
+    state_command.resume,
+    state_command.stop,
+    state_command.restart,
+    state_command.delete,
+    guard_command.guard,
+):
+    app.command()(command)
+app.command(name="preflight")(preflight_command.command)
+app.command(name="reread")(reread_command.command)
+app.command(name="add-table")(add_table_command.command)
+app.add_typer(offsets_command.app, name="offsets", no_args_is_help=True)

@@ -1,23 +1,25 @@
-"""Kafka Connect's REST API: what `apply` and `status` need of it, with every way in which it may not answer.
+"""Kafka Connect's REST API: what the commands need of it, with every way in which it may not answer.
 
 Requests are repeated within a limit while Connect starts, rebalances or is away; all that are repeated are idempotent.
+What waiting can't mend (a certificate, a password, an address that is none) is told at once, with the setting to change.
 It knows nothing of Debezium or of files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import ssl
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 import httpx2
 import orjson
 import stamina
 
-from downriver.exits import DownriverError, ServerAway
+from downriver.exits import BadInput, DownriverError, Exit, ServerAway
 from downriver.kafka import ssl_context
 from downriver.settings import Connect
 
@@ -25,9 +27,25 @@ SNIPPET = 500
 """Characters of an unexpected answer that an error repeats."""
 PAUSE_MAX_S = 2.0
 
+T = TypeVar("T")
+
 
 class Refused(DownriverError):
     """Connect understood the request and said no; the message repeats what it said."""
+
+
+class NotAdmitted(Refused):
+    """Connect, or what stands before it, does not know the credentials, or knows them and does not allow this."""
+
+    exit_code = Exit.BAD_INPUT
+
+
+class Untrusted(DownriverError):
+    """TLS can't be agreed on: a certificate is expired, of an unknown authority, of another host, missing."""
+
+
+class AlreadyThere(Refused):
+    """A connector of that name exists."""
 
 
 class NotNow(DownriverError):
@@ -41,6 +59,7 @@ class Task:
     id: int
     state: str
     trace: str
+    worker: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +69,15 @@ class Status:
     state: str
     trace: str
     tasks: tuple[Task, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A connector as Connect has it: its settings (without the name) and its state; None while it has none."""
+
+    name: str
+    config: Mapping[str, str]
+    status: Status | None
 
 
 class ConnectClient:
@@ -76,9 +104,17 @@ class ConnectClient:
         self._patience_s = patience_s
         self._tell = tell
         password = settings.password.get_secret_value() if settings.password else ""
+        try:
+            verify = ssl_context(settings.tls) if settings.tls.enabled else True
+        except OSError as error:  # ssl.SSLError is one: the file is there, and is no certificate
+            files = [
+                str(path) for path in (settings.tls.ca_file, settings.tls.cert_file, settings.tls.key_file) if path
+            ]
+            msg = f"connect.tls: one of {', '.join(files)} can't be used: {error.strerror or error}"
+            raise BadInput(msg) from None
         self._client = httpx2.Client(
             timeout=settings.timeout_s,
-            verify=ssl_context(settings.tls) if settings.tls.enabled else True,
+            verify=verify,
             auth=(settings.username, password) if settings.username else None,
             transport=transport,
         )
@@ -93,20 +129,35 @@ class ConnectClient:
 
     def plugins(self) -> frozenset[str]:
         """Return the classes of every installed plugin: connectors, converters, transforms, predicates."""
-        found = self._ask("GET", "/connector-plugins?connectorsOnly=false", list)
-        return frozenset(str(plugin["class"]) for plugin in found or ())
+        found = self._ask(
+            "GET", "/connector-plugins?connectorsOnly=false", lambda plugins: [p["class"] for p in plugins]
+        )
+        return frozenset(found or ())
 
     def mistakes(self, config: Mapping[str, str]) -> list[str]:
         """Let the connector's own code check its settings, connection to the source included; return `key: error` lines."""
         path = f"/connector-plugins/{quote(config['connector.class'])}/config/validate"
-        answer = self._ask("PUT", path, dict, config) or {}
-        values = [entry.get("value") or {} for entry in answer.get("configs", ())]
-        return [f"{value.get('name')}: {error}" for value in values for error in value.get("errors", ())]
+        values = self._ask("PUT", path, lambda answer: [entry["value"] for entry in answer["configs"]], config) or []
+        return [f"{value['name']}: {error}" for value in values for error in value["errors"]]
+
+    def connectors(self) -> dict[str, Live]:
+        """Return every connector of the cluster, by name; one request."""
+
+        def read(answer: dict[str, Any]) -> dict[str, Live]:
+            return {
+                name: Live(
+                    name,
+                    _without_name(entry["info"]["config"]),
+                    _status(entry["status"]) if entry.get("status") else None,
+                )
+                for name, entry in sorted(answer.items())
+            }
+
+        return self._ask("GET", "/connectors?expand=info&expand=status", read) or {}
 
     def config(self, name: str) -> dict[str, str] | None:
         """Return the connector's settings without its name, None if there is no such connector."""
-        found = self._ask("GET", f"/connectors/{quote(name)}/config", dict)
-        return None if found is None else {key: value for key, value in found.items() if key != "name"}
+        return self._ask("GET", f"/connectors/{quote(name)}/config", _without_name)
 
     def put(self, name: str, config: Mapping[str, str]) -> None:
         """Create the connector, or give it these settings."""
@@ -114,31 +165,68 @@ class ConnectClient:
 
     def status(self, name: str) -> Status | None:
         """Return the connector's state, None if there is none (yet)."""
-        found = self._ask("GET", f"/connectors/{quote(name)}/status", dict)
-        if found is None:
-            return None
-        tasks = tuple(Task(task["id"], task["state"], task.get("trace", "")) for task in found["tasks"])
-        return Status(found["connector"]["state"], found["connector"].get("trace", ""), tasks)
+        return self._ask("GET", f"/connectors/{quote(name)}/status", _status)
+
+    def topics(self, name: str) -> list[str]:
+        """Return the topics that the connector has written to since it was made (or since they were reset)."""
+        found = self._ask("GET", f"/connectors/{quote(name)}/topics", lambda answer: list(answer[name]["topics"]))
+        return sorted(found or ())
 
     def offsets(self, name: str) -> list[dict[str, Any]]:
         """Return the stored source offsets, one for each partition that has any."""
-        found = self._ask("GET", f"/connectors/{quote(name)}/offsets", dict) or {}
-        return [entry["offset"] for entry in found.get("offsets", ()) if entry.get("offset")]
+        return [entry["offset"] for entry in self.positions(name) if entry.get("offset")]
+
+    def positions(self, name: str) -> list[dict[str, Any]]:
+        """Return the stored offsets with their partitions, as `set_offsets` takes them."""
+        return self._ask("GET", f"/connectors/{quote(name)}/offsets", lambda answer: list(answer["offsets"])) or []
+
+    def set_offsets(self, name: str, positions: Sequence[Mapping[str, Any]]) -> None:
+        """Replace stored offsets; one that is None removes its partition's. Only while the connector is stopped."""
+        self._ask("PATCH", f"/connectors/{quote(name)}/offsets", dict, {"offsets": list(positions)})
+
+    def reset_offsets(self, name: str) -> None:
+        """Delete every stored offset. Only while the connector is stopped."""
+        self._ask("DELETE", f"/connectors/{quote(name)}/offsets", dict)
+
+    def pause(self, name: str) -> None:
+        """Let the tasks stay and do nothing."""
+        self._ask("PUT", f"/connectors/{quote(name)}/pause", _nothing)
 
     def stop(self, name: str) -> None:
         """End the connector's tasks and keep its settings and offsets."""
-        self._ask("PUT", f"/connectors/{quote(name)}/stop", type(None))
+        self._ask("PUT", f"/connectors/{quote(name)}/stop", _nothing)
 
     def resume(self, name: str) -> None:
         """Start a connector that is stopped or paused."""
-        self._ask("PUT", f"/connectors/{quote(name)}/resume", type(None))
+        self._ask("PUT", f"/connectors/{quote(name)}/resume", _nothing)
+
+    def restart(self, name: str, *, only_failed: bool = True) -> None:
+        """Restart the connector and its tasks; by default those of them that failed."""
+        flags = f"includeTasks=true&onlyFailed={str(only_failed).lower()}"
+        self._ask("POST", f"/connectors/{quote(name)}/restart?{flags}", lambda _: None)
+
+    def restart_task(self, name: str, task: int) -> None:
+        """Restart one task, whatever its state."""
+        self._ask("POST", f"/connectors/{quote(name)}/tasks/{task}/restart", _nothing)
 
     def delete(self, name: str) -> None:
         """Delete the connector; its offsets stay. No error if there is none."""
-        self._ask("DELETE", f"/connectors/{quote(name)}", type(None))
+        self._ask("DELETE", f"/connectors/{quote(name)}", _nothing)
 
-    def _ask(self, method: str, path: str, kind: type, body: Mapping[str, str] | None = None) -> Any:
-        """Ask, again and again while Connect can't answer. Returns None where it says 404: no such connector."""
+    def create(self, name: str, config: Mapping[str, str], state: str) -> None:
+        """Create the connector in a state: RUNNING, PAUSED or STOPPED. Refused if another has its name."""
+        try:
+            self._ask("POST", "/connectors", dict, {"name": name, "config": dict(config), "initial_state": state})
+        except AlreadyThere:
+            if self.config(name) != {key: value for key, value in config.items() if key != "name"}:
+                raise  # else an attempt of our own, whose answer was lost
+
+    def _ask(self, method: str, path: str, read: Callable[[Any], T], body: Mapping[str, Any] | None = None) -> T | None:
+        """Ask, again and again while Connect can't answer. Returns None where it says 404: no such connector.
+
+        Args:
+            read: takes from the answer what is wanted; what it can't take is half an answer.
+        """
         told: set[str] = set()
 
         def again(error: Exception) -> bool:
@@ -152,12 +240,13 @@ class ConnectClient:
         try:
             for attempt in stamina.retry_context(on=again, attempts=None, timeout=None, wait_max=PAUSE_MAX_S):
                 with attempt:
-                    return self._once(method, path, kind, body)
+                    return self._once(method, path, read, body)
         except NotNow as error:
             msg = f"{error} (gave up after {self._patience_s:g} s)"
             raise ServerAway(msg) from None
+        raise AssertionError("stamina returns or raises")
 
-    def _once(self, method: str, path: str, kind: type, body: Mapping[str, str] | None) -> Any:
+    def _once(self, method: str, path: str, read: Callable[[Any], T], body: Mapping[str, Any] | None) -> T | None:
         where = f"Kafka Connect at {self._url}"
         asked = f"{method} {path.partition('?')[0]}"
         try:
@@ -165,7 +254,13 @@ class ConnectClient:
         except httpx2.TimeoutException:
             msg = f"{where} did not answer {asked} within {self._timeout_s:g} s"
             raise NotNow(msg) from None
+        except (httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
+            msg = f"connect.url = {self._url!r}: {error}; write http://host:port or https://host:port"
+            raise BadInput(msg) from None
         except httpx2.HTTPError as error:
+            if explained := _tls(error):
+                msg = f"{where} can't be trusted: {explained}"
+                raise Untrusted(msg) from None
             msg = f"{where} can't be reached for {asked}: {str(error) or type(error).__name__}"
             raise NotNow(msg) from None
         try:
@@ -174,15 +269,60 @@ class ConnectClient:
             answer = response.text
         said = str(answer.get("message", answer) if isinstance(answer, dict) else answer)[:SNIPPET]
         code = response.status_code
+        if code == 409 and "already exists" in said:
+            msg = f"{where} refused {asked}: {said}"
+            raise AlreadyThere(msg)
         if code in {408, 409, 425, 429} or code >= 500:
             msg = f"{where} answered {asked} with {code}: {said}"
             raise NotNow(msg)
         if code == 404 and isinstance(answer, dict) and answer.get("error_code") == 404:
             return None
+        if code in {401, 403}:
+            way_out = "DOWNRIVER_CONNECT__USERNAME and DOWNRIVER_CONNECT__PASSWORD name who asks"
+            msg = f"{where} refused {asked} with {code}: {said}; {way_out}"
+            raise NotAdmitted(msg)
         if code >= 300:
             msg = f"{where} refused {asked} with {code}: {said}"
             raise Refused(msg)
-        if not isinstance(answer, kind):
+        try:
+            return read(answer)
+        except (KeyError, TypeError, ValueError, AttributeError):
             msg = f"{where} gave half an answer to {asked}: {said!r}"
-            raise NotNow(msg)
-        return answer
+            raise NotNow(msg) from None
+
+
+def _nothing(answer: Any) -> None:
+    """Take an answer that must be empty."""
+    if answer is not None:
+        raise ValueError
+
+
+def _without_name(config: Any) -> dict[str, str]:
+    return {str(key): value for key, value in config.items() if key != "name"}
+
+
+def _status(answer: Any) -> Status:
+    tasks = tuple(
+        Task(task["id"], task["state"], task.get("trace", ""), task.get("worker_id", "")) for task in answer["tasks"]
+    )
+    return Status(answer["connector"]["state"], answer["connector"].get("trace", ""), tasks)
+
+
+def _tls(error: BaseException) -> str:
+    """Say what is wrong with TLS where that is the reason of `error`, and what to do; empty where it is not."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return ""
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        said = cause.verify_message
+        if "expired" in said or "not yet valid" in said:
+            return f"{said}; renew the server's certificate (or set this machine's clock)"
+        if "mismatch" in said:
+            return f"{said}; write the name that its certificate carries into DOWNRIVER_CONNECT__URL"
+        return f"{said}; name the authority that signed it: DOWNRIVER_CONNECT__TLS__ENABLED, DOWNRIVER_CONNECT__TLS__CA_FILE"
+    said = cause.reason or str(cause)
+    if "CERTIFICATE_REQUIRED" in said or "HANDSHAKE_FAILURE" in said:
+        return f"{said}; it may want a client certificate: DOWNRIVER_CONNECT__TLS__CERT_FILE and DOWNRIVER_CONNECT__TLS__KEY_FILE"
+    return f"{said}; does DOWNRIVER_CONNECT__URL name a port that speaks TLS?"

@@ -28,7 +28,10 @@ SELECT n.nspname || '.' || c.relname AS name,
        ARRAY(SELECT a.attname::text FROM pg_attribute a
              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum) AS columns,
        ARRAY(SELECT a.attname::text FROM pg_attribute a
-             WHERE a.attrelid = c.oid AND a.attgenerated = 's' AND NOT a.attisdropped ORDER BY a.attnum) AS generated
+             WHERE a.attrelid = c.oid AND a.attgenerated = 's' AND NOT a.attisdropped ORDER BY a.attnum) AS generated,
+       -- tgtype: 1 for each row, 2 before, 32 truncate; tgenabled: O ordinary, A always
+       EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgtype & 35 = 34 AND t.tgenabled IN ('O', 'A'))
+           AS refuses_truncate
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_roles r ON r.rolname = %(role)s
 WHERE n.nspname || '.' || c.relname = ANY(%(tables)s) AND c.relkind IN ('r', 'p')
 """
@@ -42,13 +45,22 @@ FROM pg_publication_tables t WHERE t.pubname = %s
 """
 
 
+OLDEST_VERSION = 150_000
+"""PostgreSQL 15: row filters and what the heartbeats need of them; `server_version_num`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One reason why capture would fail or lose changes: the thing, what it is now, what to do."""
+    """One reason why capture would fail or lose changes: the thing, what it is now, what to do.
+
+    Attributes:
+        serious: capture would fail or lose changes; if not, it is advice.
+    """
 
     thing: str
     value: str
     way_out: str
+    serious: bool = True
 
     def __str__(self) -> str:
         return f"{self.thing}: {self.value}; {self.way_out}"
@@ -108,13 +120,25 @@ def _rows(connection: Connection, query: str, parameters: Any = None) -> list[Di
 
 
 def _server(connection: Connection, database: str, connectors: Sequence[Connector]) -> Iterable[Finding]:
-    """Check WAL level, and that every connector has its slot or can make it."""
+    """Check version, WAL level, a direct way, and that every connector has its slot or can make it."""
     (server,) = _rows(
         connection,
-        "SELECT current_setting('wal_level') AS wal_level, current_setting('max_replication_slots')::int AS slots,"
+        "SELECT current_setting('server_version_num')::int AS version, pg_is_in_recovery() AS standby,"
+        " pg_backend_pid() AS pid, current_setting('wal_level') AS wal_level,"
+        " current_setting('max_replication_slots')::int AS slots,"
         " current_setting('max_wal_senders')::int AS senders,"
         " (SELECT count(*) FROM pg_stat_replication) AS senders_used",
     )
+    if server["version"] < OLDEST_VERSION:
+        yield Finding("PostgreSQL", f"is version {server['version'] // 10_000}", "15 or newer is needed")
+    if server["standby"]:
+        yield Finding("PostgreSQL", "is a standby", "connect to the primary: heartbeats are written there")
+    if server["pid"] != connection.info.backend_pid:
+        yield Finding(
+            "connection",
+            "leads through a pooler such as PgBouncer",
+            "name the server itself: replication, and sessions with an origin, don't pass through one",
+        )
     if server["wal_level"] != "logical":
         yield Finding("wal_level", server["wal_level"], "set it to logical and restart PostgreSQL")
     slots = {
@@ -218,6 +242,12 @@ def _tables(connection: Connection, connector: Connector, role: str) -> Iterable
             yield Finding(thing, "lacks REPLICA IDENTITY FULL", f"ALTER TABLE {table} REPLICA IDENTITY FULL")
         if row["readable"] is False:
             yield Finding(thing, f"can't be read by {role}", f"GRANT SELECT ON {table} TO {role}, USAGE on its schema")
+        if not row["refuses_truncate"]:
+            yield Finding(
+                thing,
+                "does not refuse TRUNCATE, which names no rows: sinks would keep them all",
+                f"CREATE TRIGGER … BEFORE TRUNCATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION (one that raises)",
+            )
         if table == HEARTBEAT_TABLE and row["writable"] is False:
             yield Finding(thing, f"can't be written by {role}", f"GRANT INSERT, UPDATE ON {table} TO {role}")
         for column in row["generated"]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
-from connectors.files import Connector
+from connectors.connector import Connector
 from downriver.exits import BadInput, ServerAway
 from downriver.kafka import confluent_config
 from downriver.settings import Kafka
@@ -20,14 +21,49 @@ from downriver.settings import Kafka
 TIMEOUT_S = 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class TopicFacts:
+    """A topic that is there: its partitions, and how many offsets lie between its beginning and its end."""
+
+    partitions: int
+    records: int
+
+
+def present(kafka: Kafka, names: Sequence[str]) -> dict[str, TopicFacts]:
+    """Return those of the topics that exist.
+
+    Raises:
+        ServerAway: the brokers don't answer.
+    """
+    admin = AdminClient(confluent_config(kafka) | {"log_level": 0})
+    try:
+        found = admin.list_topics(timeout=TIMEOUT_S).topics
+        places = [TopicPartition(name, number) for name in names if name in found for number in found[name].partitions]
+        count = dict.fromkeys((place.topic for place in places), 0)
+        for spec, sign in ((OffsetSpec.earliest(), -1), (OffsetSpec.latest(), 1)):
+            asked = admin.list_offsets(dict.fromkeys(places, spec), request_timeout=TIMEOUT_S) if places else {}
+            for place, answer in asked.items():
+                count[place.topic] += sign * answer.result(TIMEOUT_S).offset
+    except KafkaException as error:
+        msg = f"Kafka at {kafka.bootstrap} does not say what the topics hold: {error.args[0].str()}"
+        raise ServerAway(msg) from None
+    return {name: TopicFacts(len(found[name].partitions), records) for name, records in count.items()}
+
+
 def wanted(connector: Connector) -> Iterator[NewTopic]:
-    """Yield the topics of a connector's tables with partitions, replication and settings as Connect would make them."""
+    """Yield the topics of a connector's tables with partitions, replication and settings as Connect would make them.
+
+    Raises:
+        BadInput: the partitions or the replication of a group are missing, or no number.
+    """
     groups = [name for name in connector.config.get("topic.creation.groups", "").split(",") if name]
     for table in connector.tables:
         topic = f"{connector.prefix}.{table}"
         group = next((name for name in groups if _includes(connector, name, topic)), "default")
         settings = _settings(connector, "default") | _settings(connector, group)
-        partitions, replicas = int(settings.pop("partitions")), int(settings.pop("replication.factor"))
+        partitions, replicas = (
+            _number(connector, group, settings, key) for key in ("partitions", "replication.factor")
+        )
         yield NewTopic(topic, partitions, replicas, config=settings)
 
 
@@ -62,6 +98,18 @@ def ensure(kafka: Kafka, connectors: Sequence[Connector]) -> list[str]:
                 msg = f"Kafka at {kafka.bootstrap} refuses to make the topic {name}: {error.args[0].str()}"
                 raise BadInput(msg) from None
     return [topic.topic for topic in missing]
+
+
+def _number(connector: Connector, group: str, settings: dict[str, str], key: str) -> int:
+    value = settings.pop(key, None)
+    try:
+        return int(value or "")
+    except ValueError:
+        msg = (
+            f"{connector.origin}: topic.creation.{group}.{key} = {value!r}: must be a number, "
+            "for the topics are made before the connector runs"
+        )
+        raise BadInput(msg) from None
 
 
 def _includes(connector: Connector, group: str, topic: str) -> bool:

@@ -129,6 +129,11 @@ class Connect(Group):
     tls: Tls = Tls()
     timeout_s: float = Field(30.0, gt=0)
     offsets_topic: str = "downriver_connect_offsets"
+    managed: str = Field(
+        "downriver_",
+        min_length=1,
+        description="Connectors whose names begin so are ours: one without a file is an orphan.",
+    )
 
 
 class Redis(Group):
@@ -199,6 +204,24 @@ class Worker(Group):
     log_format: Literal["json", "console"] = "json"
 
 
+class Context(Group):
+    """One more environment: a Kafka Connect of its own, and what else differs there. A group given replaces the whole group."""
+
+    connect: Connect
+    kafka: Kafka | None = None
+    postgres: Postgres | None = None
+    registry: Registry | None = None
+    overlay: str = Field(
+        "", description="The overlay of the connector files; empty: the context's name, if it has one."
+    )
+
+    @model_validator(mode="after")
+    def _addresses_are_given(self) -> Self:
+        if not self.connect.url:
+            raise ValueError("connect.url is missing: a context never means the local stack by accident")
+        return self
+
+
 class Settings(BaseSettings):
     """All settings. Build it with `load()`, which explains mistakes; `resolved` addresses are filled in there."""
 
@@ -224,6 +247,8 @@ class Settings(BaseSettings):
         "downriver", pattern=r"^[A-Za-z0-9._-]{1,60}$", description="Of consumer groups and own topics."
     )
     epoch: int = Field(1, ge=1, le=63, description="Raise it when the source was restored or promoted.")
+    contexts: dict[str, Context] = Field({}, description="Other Kafka Connect clusters, by name.")
+    context: str = Field("", description="The one of `contexts` that is meant; empty: the groups above.")
 
     @classmethod
     def settings_customise_sources(
@@ -272,16 +297,36 @@ def with_local_addresses(settings: Settings) -> Settings:
     )
 
 
+def in_context(settings: Settings, name: str) -> Settings:
+    """Return the settings with the groups that a context replaces.
+
+    Raises:
+        BadInput: there is no such context.
+    """
+    if name not in settings.contexts:
+        msg = f"context {name!r}: there is none in {config_file()}; there are: {', '.join(settings.contexts) or 'none'}"
+        raise BadInput(msg)
+    chosen = settings.contexts[name]
+    groups = {group: getattr(chosen, group) for group in ("connect", "kafka", "postgres", "registry")}
+    return settings.model_copy(update={"context": name} | {key: group for key, group in groups.items() if group})
+
+
 @cache
-def load() -> Settings:
+def load(context: str | None = None) -> Settings:
     """Read and check all settings.
+
+    Args:
+        context: the one of `contexts` that is meant; None: what the setting `context` says.
 
     Raises:
         BadInput: naming every mistake at once: setting, value, what is allowed, where it came from.
     """
     _refuse_unknown_variables()
     try:
-        return with_local_addresses(Settings())
+        settings = Settings()
+        if name := settings.context if context is None else context:
+            settings = in_context(settings, name)
+        return with_local_addresses(settings)
     except ValidationError as error:
         raise BadInput(explain(error)) from None
     except ValueError as error:  # the TOML does not parse, or a variable holds broken JSON
@@ -315,7 +360,10 @@ def _refuse_unknown_variables() -> None:
                 walk(field.annotation, variable + "__")
 
     walk(Settings, PREFIX)
-    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    contexts = f"{PREFIX}CONTEXTS__"  # what follows is a name that the user chose; pydantic checks the rest
+    unknown = sorted(
+        name for name in os.environ if name.startswith(PREFIX) and name not in known and not name.startswith(contexts)
+    )
     if unknown:
         listed = "\n".join(f"  {name} (from the environment)" for name in unknown)
         msg = f"{len(unknown)} environment variable(s) name no setting:\n{listed}\n`downriver settings` lists all of them."

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from secrets import token_hex
 
+import orjson
 import psycopg
 import pytest
 from pydantic import SecretStr
 
+from connectors import advice, repair
+from connectors.advice import advise
 from connectors.files import Connector, load, renamed
 from connectors.preflight import check, require
-from downriver.exits import BadInput, ServerAway
+from downriver.exits import BadInput, Exit, ServerAway
 from downriver.settings import Settings
 from shop.migrate import migrate
 from shop.names import CaptureNames
+from tests.support.commands import Commands
+from tests.support.lane import until
 
 pytestmark = pytest.mark.stack
 
@@ -111,6 +121,11 @@ BREAKS = [
         "column public.payments.provider_ref: is left out, but does not exist;",
     ),
     (
+        "ALTER TABLE reviews DISABLE TRIGGER reviews_refuse_truncate",
+        "ALTER TABLE reviews ENABLE TRIGGER reviews_refuse_truncate",
+        "table public.reviews: does not refuse TRUNCATE, which names no rows: sinks would keep them all",
+    ),
+    (
         f"REVOKE SELECT ON reviews FROM {SOURCE}",
         f"GRANT SELECT ON reviews TO {SOURCE}",
         f"table public.reviews: can't be read by {SOURCE}; GRANT SELECT ON public.reviews TO {SOURCE}",
@@ -182,3 +197,150 @@ def test_a_source_that_is_away_is_no_finding(own: Settings) -> None:
     away = own.model_copy(update={"postgres": own.postgres.model_copy(update={"port": 9})})
     with pytest.raises(ServerAway, match=rf"PostgreSQL at 127\.0\.0\.1:9, database {SOURCE}, can't be asked"):
         check(away, connectors())
+
+
+def test_a_pooler_in_between_is_found(own: Settings) -> None:
+    """One that answers the login itself, as PgBouncer does: the session's number is not the server's."""
+    with pooled(own.postgres.host, own.postgres.port) as port:
+        through = own.model_copy(
+            update={"postgres": own.postgres.model_copy(update={"port": port, "sslmode": "disable"})}
+        )
+        assert [finding.thing for finding in check(through, connectors())] == ["connection"]
+        with pytest.raises(BadInput, match="pooler"), repair.session(through, connectors()[0]):
+            pass
+
+
+@contextmanager
+def pooled(host: str, port: int) -> Iterator[int]:
+    """Forward to PostgreSQL, and tell each client another process id than its session's."""
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, change: bool) -> None:
+        while data := await reader.read(65536):
+            at = data.find(b"K\x00\x00\x00") if change else -1
+            if at >= 0:
+                data, change = data[: at + 5] + b"\x00\x00\x00\x01" + data[at + 9 :], False
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(host, port)
+        await asyncio.gather(forward(reader, back, change=False), forward(there, writer, change=True))
+
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    server = asyncio.run_coroutine_threadsafe(asyncio.start_server(serve, "127.0.0.1", 0), loop).result(10)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        loop.call_soon_threadsafe(server.close)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+
+
+ADVICE = [
+    (
+        f"ALTER ROLE {SOURCE} CREATEDB",
+        f"ALTER ROLE {SOURCE} NOCREATEDB",
+        f"role {SOURCE}: has CREATEDB, which capturing does not need; ALTER ROLE {SOURCE} NOCREATEDB",
+    ),
+    (
+        f"GRANT pg_read_all_data TO {SOURCE}; CREATE TABLE private (id int)",
+        f"REVOKE pg_read_all_data FROM {SOURCE}; DROP TABLE private",
+        f"role {SOURCE}: is a member of pg_read_all_data; REVOKE pg_read_all_data FROM {SOURCE}",
+    ),
+    (
+        f"GRANT UPDATE, TRUNCATE ON products TO {SOURCE}",
+        f"REVOKE UPDATE, TRUNCATE ON products FROM {SOURCE}",
+        f"role {SOURCE}: may UPDATE, TRUNCATE public.products; REVOKE UPDATE, TRUNCATE ON public.products FROM {SOURCE}",
+    ),
+    (
+        f"CREATE TABLE salaries (id int); GRANT SELECT ON salaries TO {SOURCE}",
+        "DROP TABLE salaries",
+        f"role {SOURCE}: may read public.salaries, which ",
+    ),
+    (
+        f"ALTER ROLE {SOURCE} SUPERUSER",
+        f"ALTER ROLE {SOURCE} NOSUPERUSER",
+        f"role {SOURCE}: is a superuser; ALTER ROLE {SOURCE} NOSUPERUSER REPLICATION",
+    ),
+    (
+        f"SELECT pg_create_logical_replication_slot('{CATALOG}', 'pgoutput')",
+        f"SELECT pg_drop_replication_slot('{CATALOG}')",
+        f"slot {CATALOG}: was read ",
+    ),
+]
+
+
+def test_a_ready_source_needs_no_advice(own: Settings) -> None:
+    assert advise(own, connectors()) == []
+
+
+@pytest.mark.parametrize(("given", "taken", "told"), ADVICE, ids=[told.partition(";")[0] for _, _, told in ADVICE])
+def test_what_is_more_than_needed_is_advice(
+    own: Settings, monkeypatch: pytest.MonkeyPatch, given: str, taken: str, told: str
+) -> None:
+    monkeypatch.setattr(advice, "BEHIND_S", 0.0)
+    execute(own, given)
+    try:
+        found = advise(own, connectors())
+        assert [str(finding) for finding in found if str(finding).startswith(told)], found
+        assert not any(finding.serious for finding in found)
+        assert check(own, connectors()) == []
+    finally:
+        execute(own, taken)
+    assert advise(own, connectors()) == []
+
+
+def test_what_a_repair_lacks_is_told_with_the_statements(own: Settings) -> None:
+    poor = own.model_copy(update={"postgres": own.postgres.model_copy(update={"user": SOURCE})})
+    (found,) = [finding for finding in advise(poor, connectors()) if finding.thing == "repairs"]
+    for told in (f"origin {own.source}_repair", "session_replication_role", "UPDATE on public.addresses"):
+        assert told in found.value
+    assert f"GRANT EXECUTE ON FUNCTION pg_replication_origin_session_setup(text) TO {SOURCE}" in found.way_out
+
+
+def test_a_replica_asks_for_slots_that_outlive_a_failover(own: Settings) -> None:
+    """A reader of the physical stream stands for a standby."""
+    standby = psycopg.connect(
+        own.postgres.dsn(replication="true", application_name=f"{SOURCE}_standby"), autocommit=True
+    )
+    try:
+        (position,) = psycopg.connect(own.postgres.dsn()).execute("SELECT pg_current_wal_flush_lsn()::text").fetchall()
+        standby.pgconn.send_query(f"START_REPLICATION PHYSICAL {position[0]}".encode())
+
+        def slots() -> set[str]:
+            return {finding.thing for finding in advise(own, connectors()) if finding.thing.startswith("slot ")}
+
+        until(lambda: slots() == {f"slot {connector.slot}" for connector in connectors()}, "advised")
+        things = {finding.thing for finding in advise(own, connectors())}
+        assert "synchronized_standby_slots" in things
+        failover = [
+            replace(connector, config=dict(connector.config) | {"slot.failover": "true"}) for connector in connectors()
+        ]
+        assert not any(finding.thing.startswith("slot ") for finding in advise(own, failover))
+    finally:
+        standby.close()
+
+
+def test_the_command_tells_both_kinds(own: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Commands(monkeypatch, own, connectors())
+    files = []
+    for connector in connectors():
+        files.append(str(tmp_path / f"{connector.name}.json"))
+        Path(files[-1]).write_bytes(orjson.dumps({"name": connector.name, "config": dict(connector.config)}))
+    ready = run("preflight", *files, "-o", "json")
+    assert (ready.code, ready.document) == (0, [])
+    execute(own, f"ALTER ROLE {SOURCE} CREATEDB")
+    try:
+        assert run("preflight", *files).code == 0, "advice is no error"
+        assert run("preflight", *files, "--strict").code == Exit.FAILED
+    finally:
+        execute(own, f"ALTER ROLE {SOURCE} NOCREATEDB")
+    execute(own, "ALTER TABLE products REPLICA IDENTITY DEFAULT")
+    try:
+        told = run("preflight", *files, "-o", "json")
+        assert (told.code, [each["thing"] for each in told.document]) == (Exit.FAILED, ["table public.products"])
+    finally:
+        execute(own, "ALTER TABLE products REPLICA IDENTITY FULL")

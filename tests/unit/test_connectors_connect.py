@@ -146,7 +146,7 @@ def test_status_and_offsets_are_read() -> None:
             json={"offsets": [{"partition": {"server": "s"}, "offset": {"lsn": 7}}, {"partition": {}, "offset": None}]},
         ),
     )
-    assert connect.status("a") == Status("RUNNING", "", (Task(0, "FAILED", "boom"),))
+    assert connect.status("a") == Status("RUNNING", "", (Task(0, "FAILED", "boom", "w"),))
     assert connect.offsets("a") == [{"lsn": 7}]
 
 

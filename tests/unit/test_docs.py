@@ -76,7 +76,10 @@ def command(tokens: list[str]) -> tuple[Any, list[str]]:
     group: Any = typer.main.get_command(found)
     if not hasattr(group, "commands"):
         return group, tokens[1:]
-    return (group.commands[tokens[1]], tokens[2:]) if len(tokens) > 1 else (group, [])
+    left = tokens[1:]
+    while left and hasattr(group, "commands"):  # a room may have rooms of its own
+        group, left = group.commands[left[0]], left[1:]
+    return group, left
 
 
 EXAMPLES = [example for path in DOCUMENTS for example in examples(path)]

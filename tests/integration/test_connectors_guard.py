@@ -1,0 +1,176 @@
+"""The guard on the real servers: what it restarts, what it leaves alone and says, what it remembers, what it stops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from connectors import memory, transition
+from connectors.guard import Event, Guard, Kind, Limits
+from connectors.health import Remembered
+from downriver.exits import Exit
+from downriver.settings import Settings
+from tests.support.commands import Commands
+from tests.support.lane import OwnLane, own_lane, until
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+
+
+@pytest.fixture(scope="module")
+def lane(settings: Settings) -> Iterator[OwnLane]:
+    with own_lane(settings) as lane:
+        lane.products(5)
+        lane.start()
+        yield lane
+
+
+@pytest.fixture
+def run(lane: OwnLane, monkeypatch: pytest.MonkeyPatch) -> Commands:
+    return Commands(monkeypatch, lane.settings, [lane.connector])
+
+
+def guard(lane: OwnLane, limits: Limits | None = None) -> Guard:
+    return Guard(lane.settings, [lane.name], {}, limits or Limits(pause_s=0.1))
+
+
+def looked(watching: Guard, wanted: Kind, rule: str = "") -> list[Event]:
+    """Look until there is such an event; return all that were heard."""
+    heard: list[Event] = []
+
+    def there() -> bool:
+        heard.extend(watching.look())
+        return any(event.kind is wanted and rule in event.rule for event in heard)
+
+    until(there, heard, 40)
+    return heard
+
+
+def kinds(events: list[Event]) -> list[tuple[str, str]]:
+    return [(event.kind.value, event.rule) for event in events]
+
+
+def healthy(watching: Guard) -> None:
+    def well() -> bool:
+        watching.look()
+        return all(health.ok and health.state == "RUNNING" for health in watching.healths)
+
+    until(well, [health.problems for health in watching.healths], 40)
+
+
+def test_a_task_that_lost_its_access_is_restarted_when_connect_gets_in_again(lane: OwnLane) -> None:
+    watching = guard(lane)
+    healthy(watching)
+    lane.cut()
+    heard = looked(watching, Kind.PROBLEM, "access")
+    assert "not permitted to log in" in next(event.text for event in heard if event.rule == "access")
+    for _ in range(5):
+        assert Kind.RESTARTED not in {event.kind for event in watching.look()}, "it would fail the same way"
+    lane.mend()
+    heard = looked(watching, Kind.SOLVED, "access")
+    assert kinds(heard)[:2] == [("restarted", "access"), ("solved", "access")]
+    healthy(watching)
+
+
+def test_restarts_are_bounded(lane: OwnLane) -> None:
+    """A transform that no product survives: nothing is known against a restart, and none helps."""
+    config = dict(lane.connector.config) | {
+        "transforms": f"{lane.connector.config['transforms']},broken",
+        "transforms.broken.type": "org.apache.kafka.connect.transforms.ValueToKey",
+        "transforms.broken.fields": "nothing",
+        "transforms.broken.predicate": "products",
+    }
+    watching = guard(lane, Limits(restarts=2, pause_s=1.0))
+    healthy(watching)
+    with lane.client() as client:
+        transition.stop(client, lane.name)  # or the old task takes what the new one is to fail at
+        client.put(lane.name, config)
+        client.resume(lane.name)
+    try:
+        lane.products(3, first=1000)
+        heard = looked(watching, Kind.GAVE_UP)
+        assert [event.text.partition(":")[0] for event in heard if event.kind is Kind.RESTARTED] == [
+            "restart 1 of 2",
+            "restart 2 of 2",
+        ]
+        assert Kind.RESTARTED not in {event.kind for _ in range(5) for event in watching.look()}
+    finally:
+        with lane.client() as client:
+            client.put(lane.name, lane.connector.config)
+            client.restart(lane.name, only_failed=False)
+    healthy(watching)
+
+
+def test_a_slot_dropped_by_hand_stays_told_until_it_is_accepted(lane: OwnLane, run: Commands) -> None:
+    watching = guard(lane)
+    healthy(watching)
+    lane.drop_slot()
+    heard = looked(watching, Kind.PROBLEM, "slot-missing")
+    (lost,) = [event for event in heard if event.rule == "slot-missing"]
+    assert lost.text.startswith(f"changes may be lost: slot {lane.name} does not exist")
+    assert f"`downriver connectors offsets reset {lane.name} --drop-slot`" in lost.way_out
+    for _ in range(3):
+        assert Kind.RESTARTED not in {event.kind for event in watching.look()}
+    assert run("guard", lane.name, "--once").code == Exit.FAILED
+    run("stop", lane.name)
+    run("offsets", "reset", lane.name, "--drop-slot", "--yes")
+    assert run("resume", lane.name).code == 0
+    until(lambda: run("status", "-o", "json").document[0]["connect_state"] == "RUNNING", "runs")
+    (after,) = run("status", "-o", "json").document
+    assert (after["ok"], after["state"]) == (False, "LOST"), "it runs, and what was lost is not forgotten"
+    assert "slot-missing" in {problem["rule"] for problem in after["problems"]}
+    fresh = guard(lane)
+    assert ("problem", "slot-missing") in kinds(fresh.look()), "another guard knows it too"
+    accepted = run("guard", lane.name, "--accept", "-o", "json")
+    assert "slot-missing" in accepted.document[lane.name]["lost"]
+    until(lambda: run("status", "-o", "json").code == 0, "healthy once accepted")
+
+
+def test_a_slot_made_again_behind_everybodys_back_is_noticed(lane: OwnLane) -> None:
+    """Its count of transactions is below the one remembered; here the memory is what was changed."""
+    watching = guard(lane)
+    healthy(watching)
+    watching.close()
+    known = memory.recall(lane.settings)[lane.name]
+    assert known.transactions is not None
+    memory.remember(lane.settings, {lane.name: replace(known, transactions=known.transactions + 1_000_000)})
+    assert ("problem", "slot-made-again") in kinds(guard(lane).look())
+    memory.remember(lane.settings, {lane.name: None})
+
+
+def test_a_promoted_source_stops_the_connector(lane: OwnLane, run: Commands) -> None:
+    watching = guard(lane)
+    healthy(watching)
+    watching.close()
+    known = memory.recall(lane.settings)[lane.name]
+    memory.remember(lane.settings, {lane.name: replace(known, timeline=known.timeline + 6)})
+    heard = looked(guard(lane), Kind.STOPPED)
+    (stopped,) = [event for event in heard if event.kind is Kind.STOPPED]
+    assert (stopped.rule, "timeline" in stopped.text, "DOWNRIVER_EPOCH" in stopped.way_out) == (
+        "source-promoted",
+        True,
+        True,
+    )
+    until(lambda: lane.state() == {"STOPPED"}, "stopped")
+    assert memory.recall(lane.settings)[lane.name].lost.keys() == {"source-promoted"}
+    assert run("guard", lane.name, "--accept").code == 0
+    assert memory.recall(lane.settings) == {}
+    assert run("resume", lane.name).code == 0
+    until(lambda: run("status", "-o", "json").code == 0, "healthy once accepted")
+
+
+def test_a_second_snapshot_is_noticed(lane: OwnLane) -> None:
+    """A stream that had streamed, and whose stored position a snapshot writes again."""
+    watching = guard(lane)
+    healthy(watching)
+    watching.close()
+    assert memory.recall(lane.settings)[lane.name] != Remembered()
+    lane.products(60_000, first=100_000)
+    with lane.client() as client:
+        client.stop(lane.name)
+        until(lambda: lane.state() == {"STOPPED"}, "stopped")
+        client.reset_offsets(lane.name)
+        client.resume(lane.name)
+    heard = looked(watching, Kind.PROBLEM, "second-snapshot")
+    assert "a second snapshot" in next(event.text for event in heard if event.rule == "second-snapshot")
