@@ -48,6 +48,7 @@ def test_what_a_worker_prints_and_serves(realm: Realm) -> None:
             "partitions": PARTITIONS,
             "lag": 0,
             "waiting_s": {},
+            "stopped": {},
         },
     )
     assert httpx2.get(f"{worker.url}/health/live", timeout=10).json() == {"live": True}
