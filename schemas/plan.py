@@ -12,6 +12,7 @@ from enum import StrEnum
 
 import orjson
 
+from schemas.agreed import SUFFIX
 from schemas.compatibility import Level, Schema, problems
 from schemas.contracts import Contract, Contracts
 from schemas.registry import SchemaRegistry
@@ -74,7 +75,7 @@ def plan(registry: SchemaRegistry, contracts: Contracts, *, everything: bool = F
         rest += _captured(registry, contract) if contract.captured else _own(registry, contract)
     if everything:
         named = {contract.subject for contract in contracts.all}
-        rest += [Item(subject, Action.UNMANAGED) for subject in sorted(there - named)]
+        rest += [Item(subject, Action.UNMANAGED) for subject in sorted(there - named) if not _ours(subject)]
     return levels + rest
 
 
@@ -110,6 +111,11 @@ def differences(before: Schema, after: Schema) -> list[str]:
     if order[0] != order[1]:
         return ["the same columns in another order"]
     return ["the same columns; the envelope around them, or attributes of a type, differ"]
+
+
+def _ours(subject: str) -> bool:
+    """Whether it is a note of the workers, or a heartbeat's: nobody's contract."""
+    return subject.endswith(SUFFIX) or subject.startswith("__debezium-heartbeat") or ".downriver_heartbeat-" in subject
 
 
 def _captured(registry: SchemaRegistry, contract: Contract) -> Iterator[Item]:

@@ -68,7 +68,6 @@ def judge(
             name: None if was is None or was.id not in names else catalog.table(connection, names[was.id])
             for name, was in before.items()
         }
-        version = connection.info.server_version
     with psycopg.connect(settings.postgres.dsn(), autocommit=True) as live:
         rows = {name: catalog.rows(live, name) for name in before}
     effects: list[Effect] = []
@@ -78,7 +77,7 @@ def judge(
         if was is None:
             continue
         subject = f"{connector.prefix}.{name}{VALUE}"
-        judged = _Judged(connector, _table(name), subject, was, now, rows[name], version, listed, contracts)
+        judged = _Judged(connector, _table(name), subject, was, now, rows[name], listed, contracts)
         effect = judged.effect()
         if effect.verdict is not Verdict.SAME or effect.why:
             effects.append(effect)
@@ -101,7 +100,6 @@ class _Judged:
     was: PgTable
     now: PgTable | None
     rows: int
-    version: int
     listed: Sequence[Statement]
     contracts: Contracts
 

@@ -304,3 +304,64 @@ async def test_an_unclassified_column_of_a_private_table_goes_nowhere(running: P
     assert columns == []
     held = running.analytics("SELECT count() FROM users_history WHERE toString(tuple(*)) LIKE '%123-45-6789%'")
     assert held == [(0,)]
+
+
+async def test_a_word_more_in_an_enum_a_new_table_and_a_dropped_one_disturb_nobody(
+    running: Pipeline, tmp_path: Path
+) -> None:
+    pids = workers(running)
+    await migrate(running, "CREATE TYPE mood AS ENUM ('sad', 'ok'); ALTER TABLE reviews ADD COLUMN mood mood")
+    said = await judged(
+        running, tmp_path, "ALTER TYPE mood ADD VALUE 'happy'; CREATE TABLE fresh (id int PRIMARY KEY);"
+    )
+    assert (said.code, said.tables[0]["steps"][0]["kind"]) == (0, "widened")
+    assert (await judged(running, tmp_path, "DROP TABLE addresses;")).verdict == "breaks"
+    review = uuid4()
+    async with running.changing(rate=40):
+        await running.execute("ALTER TYPE mood ADD VALUE 'happy'")
+        await migrate(running, "CREATE TABLE fresh (id int PRIMARY KEY)")
+        (owner,) = (await running.execute("SELECT id FROM products ORDER BY id LIMIT 1"))[0]
+        await running.execute(
+            f"INSERT INTO reviews (id, product_id, rating, mood) VALUES ('{review}', '{owner}', 5, 'happy')"
+        )
+        await running.arrived()
+    assert in_clickhouse(running, review, "mood", "reviews") == "happy"
+    found = running.document("reviews", f"{owner}:{review}")
+    assert found is not None
+    assert found["mood"] == "happy"
+    assert workers(running) == pids
+
+
+async def test_a_key_that_changes_stops_its_table_alone_and_a_table_that_goes_takes_nobody_along(
+    running: Pipeline, tmp_path: Path
+) -> None:
+    """The last test: there is no way back from here but a table file with the new key."""
+    migration = (
+        "ALTER TABLE payments DROP CONSTRAINT payments_pkey; ALTER TABLE payments ADD PRIMARY KEY (id, order_id);"
+    )
+    said = await judged(running, tmp_path, migration)
+    assert (said.code, said.verdict) == (1, "stops")
+    assert said.tables[0]["why"][0] == "the record key changes from (id) to (id, order_id)"
+    await migrate(running, migration + "DROP TABLE addresses")
+    payment = uuid4()
+    ((order, _),) = await running.execute("SELECT id, user_id FROM orders ORDER BY id LIMIT 1")
+    await running.execute(
+        f"INSERT INTO payments (id, order_id, method, amount) VALUES ('{payment}', '{order}', 'card', 7)"
+    )
+    await until(_stands(running, "payments"), "payments stands still")
+    await running.execute(f"UPDATE orders SET total = 4711 WHERE id = '{order}'")
+
+    async def ordered() -> bool:
+        return bool(in_clickhouse(running, order, "total", "orders") == Decimal(4711))
+
+    await until(ordered, "an order of the same lane reaches the analytics store")
+    assert in_clickhouse(running, payment, "amount", "payments") == "absent"
+    assert (await running.status()).dead_letters == dict.fromkeys(("cache", "search", "analytics"), 0)
+
+
+def _stands(pipeline: Pipeline, table: str) -> Any:
+    async def stands() -> bool:
+        told = pipeline.crew.tail("analytics")
+        return "table_stopped" in told and f"public.{table}" in told
+
+    return stands

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -16,54 +14,19 @@ from typing import Any
 
 import clickhouse_connect
 import pytest
-from clickhouse_connect.driver.client import Client
 
 from downriver.settings import Clickhouse, Settings, with_local_addresses
-from processors.change import Change, CheckedRecord, Kind, Op, Origin, Record, TableId, pack_version
+from processors.change import Change, CheckedRecord, Kind, Op, Origin, TableId, pack_version
 from processors.sinks.analytics.route import AnalyticsRecord, AnalyticsRow
 from processors.sinks.analytics.sink import AnalyticsSink
 from processors.sinks.base import APPLIED, Outcome, Route, SinkUnavailable
 from processors.tables import TABLES
+from tests.support.analytics import Bench, bench_in, stored
 from tests.support.avro import Capture, Registry, table
 from tests.support.clickhouse import Front, running_front, served
-from tests.support.columns import COLUMNS, COMMITTED, MONEY, decimal_type, optional, sample
+from tests.support.columns import COLUMNS, COMMITTED, MONEY, optional, sample
 
 RAW = [captured.id.name for captured in TABLES if captured.id.name != "users"]
-
-
-@dataclass
-class Bench:
-    """A sink with a database of its own, a capture whose schemas ClickHouse finds, and a reader."""
-
-    sink: AnalyticsSink
-    capture: Capture
-    reader: Client
-    settings: Settings
-    open: bool = False
-    """Whether columns that no table file lists may be stored."""
-
-    def record(self, name: str, op: str, **given: Any) -> AnalyticsRecord:
-        return self.checked(name, self.capture.record(name, op, **given))
-
-    def checked(self, name: str, record: Record) -> AnalyticsRecord:
-        schema_id = int.from_bytes((record.value or b"")[1:5], "big")
-        listed = table(name).shared
-        shared = frozenset(each for each in self.capture.columns[name] if each in listed or self.open)
-        return AnalyticsRecord(
-            CheckedRecord(record, table(name).id, schema_id, self.capture.registry.schema(schema_id), shared)
-        )
-
-    async def write(self, *batch: AnalyticsRecord | AnalyticsRow) -> None:
-        assert await self.sink.write(batch) == [APPLIED] * len(batch)
-
-    def rows(self, query: str) -> list[dict[str, Any]]:
-        return list(self.reader.query(query).named_results())
-
-    def current(self, name: str) -> list[dict[str, Any]]:
-        return self.rows(f"SELECT * FROM {name} ORDER BY ALL")
-
-    def history(self, name: str) -> list[dict[str, Any]]:
-        return self.rows(f"SELECT * FROM {name}_history FINAL ORDER BY _version, _op")
 
 
 @pytest.fixture(scope="module")
@@ -80,46 +43,10 @@ def registry() -> Iterator[tuple[Registry, str]]:
         yield kept, url
 
 
-@asynccontextmanager
-async def bench_in(database: str, front: Front, registry: tuple[Registry, str]) -> AsyncIterator[Bench]:
-    schemas, url = registry
-    clickhouse = Clickhouse(port=front.port, database=database, registry_url=url)
-    settings = with_local_addresses(Settings(clickhouse=clickhouse, epoch=3))
-    sink = AnalyticsSink(settings)
-    await sink.open()
-    reader = clickhouse_connect.get_client(
-        host="127.0.0.1", port=front.port, database=database, tz_mode="aware", autogenerate_session_id=False
-    )
-    yield Bench(sink, Capture(registry=schemas), reader, settings)
-    await sink.close()
-    filled = f"SELECT name FROM system.tables WHERE database = '{database}' AND total_rows > 0 AND name != 'schema_migrations'"
-    for (name,) in reader.query(filled).result_rows:
-        reader.command(f"TRUNCATE TABLE {name}")
-    reader.close()
-
-
 @pytest.fixture
 async def bench(front: Front, registry: tuple[Registry, str]) -> AsyncIterator[Bench]:
     async with bench_in("analytics_test", front, registry) as made:
         yield made
-
-
-@pytest.fixture
-async def growing(front: Front, registry: tuple[Registry, str]) -> AsyncIterator[Bench]:
-    """A bench whose tables may be changed: they are gone afterwards."""
-    async with bench_in("analytics_growing", front, registry) as made:
-        yield replace(made, open=True)
-    client = clickhouse_connect.get_client(host="127.0.0.1", port=front.port, autogenerate_session_id=False)
-    client.command("DROP DATABASE analytics_growing")
-    client.close()
-
-
-def stored(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a source row as ClickHouse gives it back: uuids typed, no NULL arrays."""
-    return {
-        name: uuid.UUID(value) if isinstance(value, str) and len(value) == 36 and value.count("-") == 4 else value
-        for name, value in row.items()
-    }
 
 
 @pytest.mark.parametrize("name", RAW)
@@ -305,74 +232,6 @@ async def test_a_column_that_no_sink_may_hold_is_left_out_and_a_missing_one_is_n
     assert bench.current("products") == [stored(product | {"description": None})]
 
 
-async def test_a_column_grows_to_hold_what_its_source_may_hold_now(growing: Bench) -> None:
-    old = sample("order_items", unit_price=Decimal("12.34"), quantity=2)
-    await growing.write(growing.record("order_items", "c", after=old, lsn=8))
-    growing.capture.columns["order_items"] = COLUMNS["order_items"] | {
-        "unit_price": optional(decimal_type(20, 4)),
-        "quantity": {"type": "long"},
-    }
-    rows = [
-        sample("order_items", order_id=str(uuid.uuid4())) | {"unit_price": price, "quantity": quantity}
-        for price, quantity in ((Decimal("1234567890123456.1234"), 1), (None, 2**40))
-    ]
-    await growing.write(*(growing.record("order_items", "c", after=row, lsn=16) for row in rows))
-    by_order = {str(row["order_id"]): row for row in growing.current("order_items")}
-    assert by_order == {row["order_id"]: stored(row) for row in (old, *rows)}
-    assert {row["unit_price"] for row in growing.history("order_items")} == {row["unit_price"] for row in (old, *rows)}
-
-
-async def test_a_new_column_reaches_history_current_state_and_readers(growing: Bench) -> None:
-    before = sample("orders")
-    await growing.write(growing.record("orders", "c", after=before, lsn=8))
-    growing.capture.columns["orders"] = COLUMNS["orders"] | {
-        "channel": optional("string"),
-        "weight": {"type": {"type": "int", "connect.default": 5}, "default": 5},
-    }
-    new = sample("orders", id=str(uuid.uuid4())) | {"channel": "shop", "weight": 7}
-    await growing.write(growing.record("orders", "c", after=new, lsn=16))
-    shown = {str(row["id"]): row for row in growing.current("orders")}
-    assert shown[new["id"]] == stored(new)
-    # nothing is sent for rows that are there already: they are unknown, not zero and not a default
-    assert shown[before["id"]] == stored(before) | {"channel": None, "weight": None}
-    # a late record of the old schema still goes in, and the change of the new column is kept as history
-    late = sample("orders", id=str(uuid.uuid4()))
-    growing.capture.columns["orders"] = COLUMNS["orders"]
-    await growing.write(growing.record("orders", "c", after=late, lsn=12))
-    assert {str(row["id"]) for row in growing.current("orders")} == {before["id"], new["id"], late["id"]}
-    assert [(row["_op"], row["channel"]) for row in growing.history("orders")] == [
-        ("c", None),
-        ("c", None),
-        ("c", "shop"),
-    ]
-
-
-async def test_a_column_that_the_source_dropped_reads_null_from_then_on(growing: Bench) -> None:
-    old = sample("orders")
-    await growing.write(growing.record("orders", "c", after=old, lsn=8))
-    growing.capture.columns["orders"] = {name: type_ for name, type_ in COLUMNS["orders"].items() if name != "currency"}
-    new = {name: value for name, value in sample("orders", id=str(uuid.uuid4())).items() if name != "currency"}
-    await growing.write(growing.record("orders", "c", after=new, lsn=16))
-    assert {str(row["id"]): row["currency"] for row in growing.current("orders")} == {
-        old["id"]: old["currency"],
-        new["id"]: None,
-    }
-
-
-async def test_another_worker_finds_the_table_grown(growing: Bench) -> None:
-    growing.capture.columns["orders"] = COLUMNS["orders"] | {"channel": optional("string")}
-    other = AnalyticsSink(growing.settings)
-    await other.open()
-    try:
-        rows = [sample("orders", id=str(uuid.uuid4())) | {"channel": str(number)} for number in range(2)]
-        records = [growing.record("orders", "c", after=row) for row in rows]
-        one, two = await asyncio.gather(growing.sink.write(records[:1]), other.write(records[1:]))
-        assert [*one, *two] == [APPLIED, APPLIED]
-        assert {row["channel"] for row in growing.current("orders")} == {"0", "1"}
-    finally:
-        await other.close()
-
-
 async def test_numbers_that_no_column_holds_are_refused_never_cut(bench: Bench) -> None:
     """A key's column can't be widened, and a decimal has at most 76 digits."""
     bench.capture.columns["inventory"] = COLUMNS["inventory"] | {"warehouse_id": {"type": "long"}}
@@ -503,33 +362,3 @@ async def test_commit_time_falls_back_to_milliseconds(bench: Bench) -> None:
     at = COMMITTED + timedelta(days=40)
     await bench.write(bench.record("orders", "c", after=sample("orders"), committed_at=at, ts_us=None))
     assert [change["_committed_at"] for change in bench.history("orders")] == [at.replace(microsecond=123_000)]
-
-
-async def test_other_temporal_types_of_debezium(growing: Bench) -> None:
-    """None of the shop's columns has them; a migration may add one that does."""
-    bench = growing
-    bench.capture.columns["orders"] = COLUMNS["orders"] | {
-        "ms": optional({"type": "long", "connect.name": "io.debezium.time.Timestamp"}),
-        "us": optional({"type": "long", "connect.name": "io.debezium.time.MicroTimestamp"}),
-        "day": optional({"type": "int", "connect.name": "io.debezium.time.Date"}),
-    }
-    values: list[dict[str, Any]] = [
-        {"ms": 1, "us": -1, "day": -1},
-        {"ms": 9_223_372_036_825_200_000 // 1000, "us": 9_223_372_036_825_200_000, "day": 2**31 - 1},
-        {"ms": -9_223_372_036_832_400, "us": -9_223_372_036_832_400_000, "day": -(2**31)},
-        {"ms": None, "us": None, "day": None},
-    ]
-    rows = [sample("orders") | given for given in values]
-    await bench.write(*(bench.record("orders", "c", after=row, lsn=8 + 8 * n) for n, row in enumerate(rows)))
-    earliest, latest = datetime(1900, 1, 1, tzinfo=UTC), datetime(2299, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
-    got = bench.rows("SELECT ms, us, toString(day) AS day FROM orders_history FINAL ORDER BY _version")
-    assert [list(row.values()) for row in got] == [
-        [
-            datetime(1970, 1, 1, 0, 0, 0, 1000, tzinfo=UTC),
-            datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
-            "1969-12-31",
-        ],
-        [latest.replace(microsecond=999_000), latest, "2299-12-31"],
-        [earliest, earliest, "1900-01-01"],
-        [None, None, None],
-    ]

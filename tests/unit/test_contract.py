@@ -176,3 +176,21 @@ def test_whatever_the_order_of_arrival_no_drop_goes_unseen_and_no_late_record_st
         for name in known_before - set(eras[era]):
             # what this worker saw of a column before this record makes it stop, unless its note is from later still
             assert name in stopped or note.columns[name].since >= lsn
+
+
+def test_a_worker_that_starts_after_the_decision_is_not_misled_by_a_late_record() -> None:
+    registry = Ccompat()
+    held = contracts(registry)
+    look(held, OLD, 10)
+    look(held, WITHOUT, 20)
+    Agreements(registry.client()).update(TOPIC, lambda note: note.accept("name"))
+    look(held, WITHOUT, 20)
+    fresh = contracts(registry)
+    assert not look(fresh, OLD, 12)  # another partition is behind
+    assert not look(fresh, WITHOUT, 25)
+    assert not look(contracts(registry), WITHOUT, 26)
+
+
+def test_a_late_record_does_not_take_a_wider_type_back() -> None:
+    note = Agreed().seen({"x": Column("int")}, 10).seen({"x": Column("long")}, 20).seen({"x": Column("int")}, 15)
+    assert (note.columns["x"].column, note.columns["x"].since) == (Column("long"), 20)
