@@ -72,6 +72,21 @@ def test_what_a_worker_prints_and_serves(realm: Realm) -> None:
     assert len(worker.events) == len(names), "the libraries keep quiet"
 
 
+def test_a_worker_that_starts_with_nothing_left_to_do_tells_no_lag(realm: Realm) -> None:
+    """Lag without progress ends a worker: a shop that is quiet must not look like one that stands still."""
+    products = realm.products(80)
+    realm.send(realm.stocks(products))
+    first = realm.worker().ready()
+    realm.all_committed()
+    first.terminate()
+    assert first.ended() == Exit.OK
+    second = realm.worker().ready()
+    every = {(str(number), realm.topic) for number in range(PARTITIONS)}
+    until(lambda: second.metrics("downriver_consumer_lag_records").keys() == every, "lag is told of every partition")
+    until(lambda: second.health()[1]["lag"] == 0, "no lag is left", 10)
+    assert set(second.metrics("downriver_consumer_lag_records").values()) == {0.0}
+
+
 def test_bad_settings_are_told_all_at_once(realm: Realm) -> None:
     worker = realm.worker(worker__port=99_999, kafka__security_protocol="TLS")
     assert worker.ended(START_S) == Exit.BAD_INPUT
