@@ -41,6 +41,7 @@ class Backlog:
         self._max_bytes = max_bytes
         self._queues: dict[Partition, _Queue] = {}
         self._held = 0
+        self._sharing: tuple[int, int] | None = None
         self._changed = asyncio.Event()
 
     def fetched(self, batch: Batch) -> None:
@@ -48,6 +49,7 @@ class Backlog:
         queue = self._queues.setdefault(batch.partition, _Queue())
         queue.held += batch.size
         self._held += batch.size
+        self._sharing = None
 
     def submit(self, batch: Batch) -> None:
         """Queue a fetched batch for writing; ignored if its partition was forgotten meanwhile."""
@@ -63,10 +65,20 @@ class Backlog:
         held = queue.held if queue else 0
         first = self._rank(partition.topic) == 0
         limit = self._max_bytes * 5 // 4 if first else self._max_bytes
-        active = sum(1 for other in self._queues.values() if other.held and not other.stopped)
+        active, stopped = self._share()
         # what a stopped table holds, one fetch at most, must not close the door to the others
-        stopped = sum(other.held for other in self._queues.values() if other.stopped)
         return held < limit // max(active + 1, 8) and self._held - stopped < limit
+
+    def _share(self) -> tuple[int, int]:
+        """Return how many partitions share the room, and the bytes that stopped ones hold. Asked for each partition of
+        each fetch: added up once after each change."""
+        if self._sharing is None:
+            queues = self._queues.values()
+            self._sharing = (
+                sum(1 for queue in queues if queue.held and not queue.stopped),
+                sum(queue.held for queue in queues if queue.stopped),
+            )
+        return self._sharing
 
     @property
     def held(self) -> int:
@@ -109,11 +121,13 @@ class Backlog:
         if queue := self._queues.get(partition):
             queue.batches.extendleft(reversed(list(batches)))
             queue.stopped = True
+            self._sharing = None
 
     def resume(self, partition: Partition) -> None:
         """Hand the partition's batches out again."""
         if queue := self._queues.get(partition):
             queue.stopped = False
+            self._sharing = None
             self._changed.set()
 
     async def changed(self) -> None:
@@ -126,6 +140,7 @@ class Backlog:
             size = sum(batch.size for batch in batches)
             queue.held -= size
             self._held -= size
+            self._sharing = None
             queue.busy = False
             self._changed.set()
 
@@ -134,4 +149,5 @@ class Backlog:
         for partition in partitions:
             if queue := self._queues.pop(partition, None):
                 self._held -= queue.held
+        self._sharing = None
         self._changed.set()

@@ -80,6 +80,7 @@ class Deliverer:
         self.stopped: dict[Partition, Stop] = {}
         self._contract = contract
         self.waits = waits
+        self.pace = pace
         self.backlog = Backlog(rank, max_bytes)
         self.partitions: set[Partition] = set()
         self.progress_at = time.monotonic()
@@ -90,7 +91,6 @@ class Deliverer:
         self._recorder = recorder
         self._dead_letters = dead_letters
         self._metrics = metrics
-        self._pace = pace
         self._ended = ended
         self._visibility = Visibility(
             sink, recorder, self.ledger, waits, lambda partition: partition in self.partitions
@@ -170,9 +170,10 @@ class Deliverer:
         ranks = frozenset(self._rank(topic) for topic in self._plans)
         self._spawn(self._open())
         self._spawn(self._visibility.run())
+        self._spawn(self._visibility.publish())
         for rank in ranks:  # a lane of its own for each: a flood in one neither delays nor starves another
             self._spawn(self._writer(frozenset({rank})))
-        for _ in range(self._pace.extra):
+        for _ in range(self.pace.extra):
             self._spawn(self._writer(ranks))
 
     async def stop(self) -> None:
@@ -245,13 +246,13 @@ class Deliverer:
         """Wait for batches of the ranks whose linger time is over, and claim them."""
         while True:
             now = time.monotonic()
-            due = {rank: self._started.get(rank, 0.0) + self._pace.linger_s for rank in ranks}
+            due = {rank: self._started.get(rank, 0.0) + self.pace.linger_s for rank in ranks}
             ready = [rank for rank, at in due.items() if at <= now]
             later_s = min((at - now for at in due.values() if at > now), default=None)
             if not ready and later_s is not None:
                 await asyncio.sleep(later_s)
                 continue
-            if claim := self.backlog.claim(self._pace.max_records, ready):
+            if claim := self.backlog.claim(self.pace.max_records, ready):
                 self._started[self._rank(claim[0].partition.topic)] = now
                 return claim
             with contextlib.suppress(TimeoutError):  # a rank that was not due may be now

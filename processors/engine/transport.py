@@ -21,6 +21,7 @@ from faust.types import TP, ConsumerMessage
 from processors.change import Record
 from processors.engine.batch import Batch, Partition
 from processors.engine.ledger import Ledger
+from processors.sinks.base import Pace
 
 log = structlog.get_logger(__name__)
 faust_logger = logging.getLogger("faust.transport.downriver")
@@ -29,12 +30,17 @@ SCHEME = "downriver"
 CLOSED_POLL_S = 0.1
 """How long a fetch waits while some partition is held back: its turn must come soon after it is opened again."""
 OPEN_POLL_S = 1.0
+FLOWING_BYTES = 256 * 1024
+"""While records flow, a fetch waits for so many bytes, `Pace.fetch_s` long at most."""
+QUIET_S = 0.5
+"""How long the broker holds back a fetch while nothing comes. A rebalance may have to wait for it."""
 
 
 class Delivery(Protocol):
     """What the transport tells the delivery, and asks of it. All calls come on the event loop."""
 
     ledger: Ledger
+    pace: Pace
 
     def is_open(self, partition: Partition) -> bool:
         """Whether the partition may be fetched from."""
@@ -77,7 +83,15 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # fa
         """Read committed records only: with Faust's default, those of an aborted transaction would be delivered."""
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"
+        consumer._fetch_max_wait_ms = int(QUIET_S * 1000)
         return consumer
+
+    def _adapt(self, consumer: Any, *, flowing: bool) -> None:
+        """Let the next fetches wait for company while records flow, and for the first record where none comes."""
+        fetcher = consumer._fetcher
+        fetcher._fetch_min_bytes = FLOWING_BYTES if flowing else 1
+        wait_s = self.consumer.delivery.pace.fetch_s if flowing else QUIET_S
+        fetcher._fetch_max_wait_ms = int(wait_s * 1000)
 
     def highwater(self, tp: TP) -> int | None:
         """Return the offset up to which the partition may be read: an open transaction is no lag of ours."""
@@ -104,6 +118,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # fa
         began = self.assignment_now
         before = _positions(began, active_partitions)
         records = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
+        self._adapt(consumer, flowing=bool(records))
         fetch = Fetch(self.assignment_now)
         if fetch.assignment is not began:  # a rebalance while it waited: what was known of positions is void
             before = {}

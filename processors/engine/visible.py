@@ -8,6 +8,7 @@ did not publish is read again, and what it did publish is not counted twice.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from processors.engine.waiting import Waits
 
 log = structlog.get_logger(__name__)
+PUBLISH_S = 0.25
+"""Between two publications. Each writes the figures of every partition that moved; readers don't wait for them, only the
+commit does, which comes once a second."""
 
 
 class Recorder(Protocol):
@@ -72,26 +76,44 @@ class Visibility:
         self._owned = owned
         self._clock = clock
         self._written: list[Written] = []
+        self._shown: list[Written] = []
         self._arrived = asyncio.Event()
+        self._recorded = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._hurried = asyncio.Event()
+        self._open = 0
 
     def written(self, written: Written) -> None:
         """Take over what was written; called in offset order for each partition."""
         self._written.append(written)
+        self._open += 1
         self._idle.clear()
         self._arrived.set()
 
     async def run(self) -> None:
-        """Work until cancelled. Raises WaitedTooLong."""
+        """Show and record, until cancelled. Raises WaitedTooLong."""
         while True:
             await self._arrived.wait()
             self._arrived.clear()
             taken, self._written = self._written, []
-            if taken:
-                await self._show(taken)
-            if not self._written:
+            await self._show(taken)
+            self._shown += taken
+            self._recorded.set()
+
+    async def publish(self) -> None:
+        """Publish what was recorded and acknowledge it, at a pace of its own, until cancelled. Raises WaitedTooLong."""
+        while True:
+            await self._recorded.wait()
+            self._recorded.clear()
+            taken, self._shown = self._shown, []
+            await self._publish(taken)
+            self._open -= len(taken)
+            if not self._open:
                 self._idle.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PUBLISH_S):
+                    await self._hurried.wait()
 
     async def _show(self, taken: Sequence[Written]) -> None:
         wait = self._waits.begin(f"{self._sink.name} (to show what was written)")
@@ -108,6 +130,8 @@ class Visibility:
                 continue
             topic, partition = written.partition
             self._recorder.visible(topic, partition, written.batches[-1].next_offset, written.samples, at_s)
+
+    async def _publish(self, taken: Sequence[Written]) -> None:
         wait = self._waits.begin("Kafka (to publish the figures)")
         while True:
             try:
@@ -121,5 +145,9 @@ class Visibility:
                 self._ledger.delivered(batch)
 
     async def idle(self) -> None:
-        """Wait until everything handed over so far is shown and in the ledger."""
-        await self._idle.wait()
+        """Wait until everything handed over so far is shown and in the ledger; it is published at once meanwhile."""
+        self._hurried.set()
+        try:
+            await self._idle.wait()
+        finally:
+            self._hurried.clear()

@@ -55,11 +55,14 @@ class Pace:
         extra: claims written at the same time besides each lane's own one; these take the first lane's batches first.
         linger_s: at least this long between the starts of two claims of one lane: what comes meanwhile joins the next
             one (many small inserts hurt ClickHouse, many small refreshes Elasticsearch).
+        fetch_s: while records flow, the broker may hold a fetch back this long for more of them to come; the first after
+            a pause is fetched at once. A fetch costs the worker and the broker about as much as fifty records do.
     """
 
     max_records: int
     extra: int
     linger_s: float = 0.0
+    fetch_s: float = 0.05
 
 
 class SinkUnavailable(DownriverError):

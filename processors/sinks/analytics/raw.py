@@ -14,8 +14,10 @@ BOOKKEEPING = ("_op", "_kind", "_version", "_is_deleted", "_committed_at", "_tra
 EARLIEST_US, LATEST_US = -2_208_988_800_000_000, 10_413_791_999_999_999
 """What DateTime64(6) holds: 1900-01-01 to the last microsecond of 2299 (ClickHouse docs), in µs since 1970. Anything
 outside, infinity included, is stored as the nearer end."""
-_EARLIEST = f"fromUnixTimestamp64Micro(toInt64({EARLIEST_US}), 'UTC')"
-_LATEST = f"fromUnixTimestamp64Micro(toInt64({LATEST_US}), 'UTC')"
+_TOO_LATE = "^(infinity$|[+]|(2[3-9]|[3-9][0-9])[0-9]{2}-).*"
+"""Text of a time after 2299: a year beyond 9999 has a plus."""
+_TOO_EARLY = "^(-|(0[0-9]|1[0-8])[0-9]{2}-).*"
+"""Text of a time before 1900: a year before Christ has a minus, and so has -infinity."""
 _EARLIEST_DAY, _LATEST_DAY = -25_567, 120_529
 _US_OF = {
     # how many microseconds one unit is; nanoseconds are divided
@@ -26,12 +28,13 @@ _US_OF = {
 _DAYS = ("io.debezium.time.Date", "org.apache.kafka.connect.data.Date")
 
 
-def insert(table: str, columns: Mapping[str, str], read: Envelope, epoch: int) -> str:
+def insert(table: str, columns: Mapping[str, str], read: Envelope, epoch: int, *, unsent: bool = True) -> str:
     """Return the INSERT that reads `FORMAT AvroConfluent` data with the schema `read` into `<table>_history`.
 
     Args:
         columns: of the history table, name → type.
         epoch: of the source, for the version (processors.change.pack_version, here in SQL).
+        unsent: look for columns that were not sent, and refuse them; False if no record holds their placeholder anywhere.
     """
     stored = {name: type_ for name, type_ in columns.items() if name in read.columns and name not in BOOKKEEPING}
     source = [name for name in ("snapshot", "origin", "lsn", "txId", "ts_us", "ts_ms") if name in read.source]
@@ -45,7 +48,7 @@ def insert(table: str, columns: Mapping[str, str], read: Envelope, epoch: int) -
         "_transaction": "toUInt64(ifNull(`source.txId`, 0))" if "txId" in source else "0",
         "_before": _old_values({name: read.columns[name] for name in stored}),
     }
-    checked = _checked_op({name: read.columns[name] for name in stored})
+    checked = _checked_op({name: read.columns[name] for name in stored} if unsent else {})
     names = ", ".join(quote(name) for name in values)
     listed = ",\n       ".join(f"{expression} AS {quote('to ' + name)}" for name, expression in values.items())
     return "\n".join(
@@ -109,15 +112,9 @@ def _time(source: str, field: Field) -> str:
             number = f"greatest(least({source}, {LATEST_US // unit}), {-(-EARLIEST_US // unit)}) * {unit}"
         clamped = f"fromUnixTimestamp64Micro(toInt64(greatest(least({number}, {LATEST_US}), {EARLIEST_US})), 'UTC')"
         return _or_null(source, clamped)
-    # ISO text: 'infinity', years beyond 9999 with a plus, years before Christ with a minus
-    inside = f"match({source}, '^(19|2[012])[0-9][0-9]-')"
-    return (
-        f"multiIf({source} IS NULL, NULL, {inside}, "
-        f"parseDateTime64BestEffort(if({inside}, {source}, '2000-01-01T00:00:00Z'), 6, 'UTC'), "
-        f"{source} = 'infinity' OR match({source}, '^([+]|[2-9][0-9]{{3}}-)'), {_LATEST}, "
-        f"{source} = '-infinity' OR match({source}, '^(-|[01][0-9]{{3}}-)'), {_EARLIEST}, "
-        f"parseDateTime64BestEffort({source}, 6, 'UTC'))"  # no time at all: its error names the text
-    )
+    # ISO text; what is no time at all stays as it is, and the parser's error names it
+    late = f"replaceRegexpOne({source}, '{_TOO_LATE}', '2299-12-31T23:59:59.999999Z')"
+    return f"parseDateTime64BestEffort(replaceRegexpOne({late}, '{_TOO_EARLY}', '1900-01-01T00:00:00Z'), 6, 'UTC')"
 
 
 def _or_null(source: str, expression: str) -> str:
@@ -138,20 +135,29 @@ def _decimal(source: str, name: str, sent: tuple[int, int], target: str) -> str:
 
 
 def _old_values(columns: Mapping[str, Field]) -> str:
-    """Return the SQL of the map of what an update changed: column → its old value as text."""
-    names = ", ".join(_literal(name) for name in columns)
-    texts = ", ".join(f"CAST({_text(f'before.{quote(n)}', f)}, 'Nullable(String)')" for n, f in columns.items())
-    changed = ", ".join(f"isDistinctFrom(before.{quote(name)}, after.{quote(name)})" for name in columns)
-    return (
-        f"if(op = 'u' AND before IS NOT NULL, mapFromArrays("
-        f"arrayFilter((name, changed) -> changed, [{names}], [{changed}]), "
-        f"arrayFilter((text, changed) -> changed, [{texts}], [{changed}])), "
-        "CAST(map(), 'Map(String, Nullable(String))'))"
-    )
+    """Return the SQL of the map of what an update changed: column → its old value as text.
+
+    Both rows become text in one cast each. An expression for each column took a third of the time that ClickHouse spends
+    on a small insert, nearly all of which is analysing the statement (measured: 72 ms, this and the two below: 33 ms).
+    """
+    texts = _literal("Tuple(" + ", ".join(f"{quote(name)} Nullable(String)" for name in columns) + ")")
+    old, new = (f"tupleToNameValuePairs(CAST({row}, {texts}))" for row in _rows(columns))
+    changed = f"arrayFilter((old, new) -> isDistinctFrom(old.2, new.2), {old}, {new})"
+    empty = "CAST(map(), 'Map(String, Nullable(String))')"
+    return f"if(op = 'u' AND before IS NOT NULL, CAST({changed}, 'Map(String, Nullable(String))'), {empty})"
+
+
+def _rows(columns: Mapping[str, Field]) -> tuple[str, str]:
+    """Return `before` and `after` as tuples of these columns; decimals as text, since a cast drops their last zeros."""
+
+    def row(side: str) -> str:
+        return "(" + ", ".join(_text(f"{side}.{quote(name)}", field) for name, field in columns.items()) + ",)"
+
+    return row("before"), row("after")
 
 
 def _text(source: str, field: Field) -> str:
-    return f"toString({source})" if field.decimal is None else f"toDecimalString({source}, {field.decimal[1]})"
+    return source if field.decimal is None else f"toDecimalString({source}, {field.decimal[1]})"
 
 
 def _kind(source: list[str]) -> str:
@@ -165,11 +171,11 @@ def _checked_op(columns: Mapping[str, Field]) -> str:
     """Return `op`, or an error for an envelope that would be stored wrong."""
     no_row = "op NOT IN ('c', 'u', 'd', 'r') OR if(op = 'd', before, after) IS NULL"
     texts = [name for name, field in columns.items() if field.type in ("String", "Nullable(String)")]
-    not_sent = " OR ".join(f"ifNull(row.{quote(name)} = {_literal(NOT_SENT)}, 0)" for name in texts) or "0"
-    return (
-        f"if(throwIf({no_row}, 'an envelope without the row that its op needs') = 0"
-        f" AND throwIf({not_sent}, 'a column was not sent: its table needs REPLICA IDENTITY FULL') = 0, op, op)"
-    )
+    fits = f"throwIf({no_row}, 'an envelope without the row that its op needs') = 0"
+    if texts:
+        not_sent = " OR ".join(f"ifNull(row.{quote(name)} = {_literal(NOT_SENT)}, 0)" for name in texts)
+        fits += f" AND throwIf({not_sent}, 'a column was not sent: its table needs REPLICA IDENTITY FULL') = 0"
+    return f"if({fits}, op, op)"
 
 
 def _committed_at(source: list[str]) -> str:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Lock
 from typing import TypeVar
 
 import structlog
 
 from downriver.settings import Settings
-from processors.change import CheckedRecord
+from processors.change import NOT_SENT, CheckedRecord
 from processors.sinks.analytics import avro, decoded, grow, raw
 from processors.sinks.analytics.grow import Parts
 from processors.sinks.analytics.route import AnalyticsRecord, AnalyticsRow
@@ -26,15 +27,16 @@ from processors.sinks.base import APPLIED, Pace, SinkUnavailable, Verdict, rejec
 log = structlog.get_logger(__name__)
 Command = AnalyticsRecord | AnalyticsRow
 T = TypeVar("T")
+_UNSENT = NOT_SENT.encode()
 THREADS = 4
-"""Writes under way at the same time: one a lane, and one to spare."""
+"""Inserts under way at the same time, of all lanes together."""
 
 
 class AnalyticsSink:
     """ClickHouse, over HTTP. `open()` creates and migrates the database; see `processors.sinks.base.Sink` for the rest."""
 
     # every insert makes parts that ClickHouse must merge later: few and large ones
-    pace = Pace(max_records=50_000, extra=0, linger_s=1.0)
+    pace = Pace(max_records=50_000, extra=0, linger_s=1.0, fetch_s=0.25)
 
     def __init__(self, settings: Settings, *, name: str = "analytics") -> None:
         self.name = name
@@ -42,7 +44,7 @@ class AnalyticsSink:
         self._store = Store(settings.clickhouse, THREADS)
         self._executor: ThreadPoolExecutor | None = None
         self._columns: dict[str, Parts] = {}
-        self._statements: dict[tuple[str, int], str] = {}
+        self._statements: dict[tuple[str, int, bool], str] = {}
         self._growing = Lock()
 
     async def open(self) -> None:
@@ -53,8 +55,27 @@ class AnalyticsSink:
         await self._in_thread(self._store.open)
 
     async def write(self, batch: Sequence[Command]) -> Sequence[Verdict]:
-        """Insert the batch: one insert for each table and schema in it, halved where ClickHouse refuses the data."""
-        return await self._in_thread(lambda: self._write(batch))
+        """Insert the batch: one insert for each table and schema in it, halved where ClickHouse refuses the data.
+
+        Tables are inserted into side by side; all are waited for before an error is raised.
+        """
+        verdicts: list[Verdict] = [APPLIED] * len(batch)
+        tables: defaultdict[str, defaultdict[int | None, list[int]]] = defaultdict(lambda: defaultdict(list))
+        for place, command in enumerate(batch):
+            if isinstance(command, AnalyticsRecord):
+                tables[command.checked.table.name][command.checked.schema_id].append(place)
+            else:
+                tables[command.table.name][None].append(place)
+
+        def insert(table: str, groups: Collection[Sequence[int]]) -> None:
+            for places in groups:
+                self._insert(table, [batch[place] for place in places], places, verdicts)
+
+        inserts = [self._in_thread(partial(insert, table, groups.values())) for table, groups in tables.items()]
+        for done in await asyncio.gather(*inserts, return_exceptions=True):
+            if isinstance(done, BaseException):
+                raise done
+        return verdicts
 
     async def shown(self) -> None:
         """Return at once: a SELECT sees an insert as soon as it is answered (async_insert is off)."""
@@ -68,18 +89,6 @@ class AnalyticsSink:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
-
-    def _write(self, batch: Sequence[Command]) -> list[Verdict]:
-        verdicts: list[Verdict] = [APPLIED] * len(batch)
-        groups: defaultdict[tuple[str, int | None], list[int]] = defaultdict(list)
-        for place, command in enumerate(batch):
-            if isinstance(command, AnalyticsRecord):
-                groups[command.checked.table.name, command.checked.schema_id].append(place)
-            else:
-                groups[command.table.name, None].append(place)
-        for (table, _), places in groups.items():
-            self._insert(table, [batch[place] for place in places], places, verdicts)
-        return verdicts
 
     def _insert(self, table: str, commands: list[Command], places: Sequence[int], verdicts: list[Verdict]) -> None:
         """Insert the commands of one table and schema; halve what ClickHouse refuses until the refused one is alone."""
@@ -100,7 +109,7 @@ class AnalyticsSink:
         rows = [command for command in commands if isinstance(command, AnalyticsRow)]
         if records:
             try:
-                statement = self._statement(table, records[0])
+                statement = self._statement(table, records[0], any(_UNSENT in record.value for record in records))
             except avro.UnreadableSchema as error:
                 msg = f"schema {records[0].schema_id}: {error}"
                 raise Refused(msg, whole_schema=True) from None
@@ -111,13 +120,13 @@ class AnalyticsSink:
             names, columns = decoded.columns_of(rows, self._stored(table).history)
             self._store.insert_columns(table, names, columns)
 
-    def _statement(self, table: str, record: CheckedRecord) -> str:
-        key = (table, record.schema_id)
+    def _statement(self, table: str, record: CheckedRecord, unsent: bool) -> str:
+        key = (table, record.schema_id, unsent)
         if key not in self._statements:
             read = avro.envelope(record.schema)
             history = self._stored(table).history
             self._fit(table, {n: field for n, field in read.columns.items() if n in record.shared or n in history})
-            self._statements[key] = raw.insert(table, self._stored(table).history, read, self._epoch)
+            self._statements[key] = raw.insert(table, self._stored(table).history, read, self._epoch, unsent=unsent)
         return self._statements[key]
 
     def _fit(self, table: str, fields: Mapping[str, avro.Field]) -> None:

@@ -35,7 +35,7 @@ class SearchSink:
     under external versions; deletes are marks behind filtered aliases.
     """
 
-    pace = Pace(max_records=10_000, extra=1, linger_s=0.2)
+    pace = Pace(max_records=10_000, extra=1, linger_s=0.2, fetch_s=0.1)
 
     def __init__(self, settings: Settings, *, name: str = "search") -> None:
         """Build the sink; nothing is connected yet. Raises BadInput if the address can't be used."""
@@ -99,10 +99,16 @@ class SearchSink:
         products, reviews = self._plans
         await self._map(products.name, {n: kind for part in parts.values() for n, kind in part.extra.items()})
         await self._map(reviews.name, {n: kind for row in rows.values() for n, kind in row.extra.items()})
-        if parts:
-            verdicts |= zip(parts, await self._products.apply(list(parts.values())), strict=True)
-        if rows:
-            verdicts |= zip(rows, await self._write_reviews(list(rows.values())), strict=True)
+        # side by side: ratings wait for a refresh of the reviews, and products must not wait for them
+        written = await asyncio.gather(
+            self._products.apply(list(parts.values())) if parts else _nothing(),
+            self._write_reviews(list(rows.values())) if rows else _nothing(),
+            return_exceptions=True,
+        )
+        for places, found in ((list(parts), written[0]), (list(rows), written[1])):
+            if isinstance(found, BaseException):
+                raise found
+            verdicts.update(zip(places, found, strict=True))
         return [verdicts[place] for place in range(len(batch))]
 
     async def _map(self, index: str, kinds: Mapping[str, str]) -> None:
@@ -141,3 +147,7 @@ class SearchSink:
 def _stands(verdict: Verdict) -> bool:
     """Whether the store now holds the command, or something newer."""
     return verdict.outcome in (Outcome.APPLIED, Outcome.STALE)
+
+
+async def _nothing() -> list[Verdict]:
+    return []
