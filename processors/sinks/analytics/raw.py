@@ -140,24 +140,19 @@ def _old_values(columns: Mapping[str, Field]) -> str:
     Both rows become text in one cast each. An expression for each column took a third of the time that ClickHouse spends
     on a small insert, nearly all of which is analysing the statement (measured: 72 ms, this and the two below: 33 ms).
     """
-    texts = _literal("Tuple(" + ", ".join(f"{quote(name)} Nullable(String)" for name in columns) + ")")
-    old, new = (f"tupleToNameValuePairs(CAST({row}, {texts}))" for row in _rows(columns))
-    changed = f"arrayFilter((old, new) -> isDistinctFrom(old.2, new.2), {old}, {new})"
+    decimals = {name: field.decimal for name, field in columns.items() if field.decimal is not None}
+    plain = ", ".join(f"{quote(name)} Nullable(String)" for name in columns if name not in decimals)
+
+    def texts(row: str) -> str:
+        pairs = f"tupleToNameValuePairs(CAST(assumeNotNull({row}), {_literal(f'Tuple({plain})')}))"
+        for name, (_, scale) in decimals.items():  # a cast would drop its last zeros
+            text = f"CAST(toDecimalString({row}.{quote(name)}, {scale}), 'Nullable(String)')"
+            pairs = f"arrayPushBack({pairs}, ({_literal(name)}, {text}))"
+        return pairs
+
+    changed = f"arrayFilter((old, new) -> isDistinctFrom(old.2, new.2), {texts('before')}, {texts('after')})"
     empty = "CAST(map(), 'Map(String, Nullable(String))')"
     return f"if(op = 'u' AND before IS NOT NULL, CAST({changed}, 'Map(String, Nullable(String))'), {empty})"
-
-
-def _rows(columns: Mapping[str, Field]) -> tuple[str, str]:
-    """Return `before` and `after` as tuples of these columns; decimals as text, since a cast drops their last zeros."""
-
-    def row(side: str) -> str:
-        return "(" + ", ".join(_text(f"{side}.{quote(name)}", field) for name, field in columns.items()) + ",)"
-
-    return row("before"), row("after")
-
-
-def _text(source: str, field: Field) -> str:
-    return source if field.decimal is None else f"toDecimalString({source}, {field.decimal[1]})"
 
 
 def _kind(source: list[str]) -> str:
