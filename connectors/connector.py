@@ -6,12 +6,15 @@ Pure: nothing here reads a file or connects to anything.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 POSTGRES_CONNECTOR = "io.debezium.connector.postgresql.PostgresConnector"
 PARTITION_ROUTING = "io.debezium.transforms.partitions.PartitionRouting"
+EVENT_ROUTER = "io.debezium.transforms.outbox.EventRouter"
+EVENT_TOPIC = "outbox.event.${routedByValue}"
+"""The topic of an outbox's event: the EventRouter puts the aggregate's type in."""
 HEARTBEAT_TABLE = "public.downriver_heartbeat"
 """Where each lane's heartbeat query writes, so that an idle lane's position moves."""
 
@@ -84,6 +87,11 @@ class Connector:
         return listed(self.config, "table.include.list")
 
     @property
+    def outboxes(self) -> frozenset[str]:
+        """The captured tables whose new rows leave as events: they meet an EventRouter, and have no topic of their own."""
+        return frozenset(table for table in self.tables if any(_meeting(self.config, EVENT_ROUTER, table)))
+
+    @property
     def excluded(self) -> frozenset[str]:
         """The columns left out, as schema.table.column."""
         return frozenset(listed(self.config, "column.exclude.list"))
@@ -96,11 +104,19 @@ def listed(config: Mapping[str, str], key: str) -> tuple[str, ...]:
 
 def routing(config: Mapping[str, str], table: str) -> tuple[str, ...]:
     """Return what picks the partition of a table's records, `fields/partitions` for each transform that does; none: the key."""
-    topic = f"{config.get('topic.prefix', '')}.{table}"
     found = []
+    for of in _meeting(config, PARTITION_ROUTING, table):
+        parts = (config.get(f"{of}partition.{part}", "") for part in ("payload.fields", "topic.num", "hash.function"))
+        found.append("/".join(part for part in parts if part))
+    return tuple(found)
+
+
+def _meeting(config: Mapping[str, str], type_: str, table: str) -> Iterator[str]:
+    """Yield `transforms.NAME.` of each transform of that type which the table's records meet."""
+    topic = f"{config.get('topic.prefix', '')}.{table}"
     for name in listed(config, "transforms"):
         of = f"transforms.{name}."
-        if config.get(of + "type") != PARTITION_ROUTING:
+        if config.get(of + "type") != type_:
             continue
         pattern = config.get(f"predicates.{config.get(of + 'predicate', '')}.pattern", ".*")
         try:
@@ -108,20 +124,22 @@ def routing(config: Mapping[str, str], table: str) -> tuple[str, ...]:
         except re.error:
             meets = False  # Connect refuses it
         if meets:
-            parts = (
-                config.get(f"{of}partition.{part}", "") for part in ("payload.fields", "topic.num", "hash.function")
-            )
-            found.append("/".join(part for part in parts if part))
-    return tuple(found)
+            yield of
 
 
 def renamed(connector: Connector, source: str, database: str) -> Connector:
     """Return the same connector for another source: `source`_<lane> names connector, slot, publication and topics.
 
-    For sources beside the shop, and for tests on a shared stack. The lane is what follows the last _ of the name.
+    For sources beside the shop, and for tests on a shared stack. The lane is what follows the last _ of the name. Events of
+    its outbox go to `source`.outbox.event.<aggregatetype>.
     """
     name = f"{source}_{connector.name.rpartition('_')[2]}"
-    config = dict(connector.config) | dict.fromkeys(UNIQUE, name) | {"database.dbname": database}
+    events = {
+        key: f"{source}.{value}"
+        for key, value in connector.config.items()
+        if key.startswith("transforms.") and value == EVENT_TOPIC
+    }
+    config = dict(connector.config) | dict.fromkeys(UNIQUE, name) | {"database.dbname": database} | events
     return replace(connector, name=name, config=config)
 
 

@@ -146,7 +146,7 @@ def _ready(connector: Connector, facts: Facts) -> Iterator[Consequence]:
                 f"{name} has no primary key: its records have no key, and a compacted topic refuses them: the task fails",
                 f"ALTER TABLE {name} ADD PRIMARY KEY (…)",
             )
-        if table.identity != "f":
+        if table.identity != "f" and name not in connector.outboxes:  # of those, only inserts matter
             large = f", and {', '.join(table.large)} as “not sent” where unchanged" if table.large else ""
             yield Consequence(
                 "replica-identity",

@@ -195,18 +195,24 @@ def _role(connection: Connection, role: str) -> Iterable[Finding]:
 
 
 def _publication(connection: Connection, connector: Connector) -> Iterable[Finding]:
-    """Check that the publication carries inserts, updates and deletes of exactly the captured tables, whole."""
+    """Check that the publication carries inserts, updates and deletes of exactly the captured tables, whole.
+
+    Where only an outbox is captured, no deletes: its rows are removed once they are captured, which is nobody's event.
+    """
     name, thing = connector.publication, f"publication {connector.publication}"
+    wanted = ["insert", "update", "delete"]
+    if connector.outboxes and connector.outboxes >= set(connector.tables) - {HEARTBEAT_TABLE}:
+        wanted = ["insert", "update"]
     rows = _rows(connection, "SELECT * FROM pg_publication WHERE pubname = %s", [name])
     if not rows:
         listed = ", ".join(connector.tables)
-        way_out = f"CREATE PUBLICATION {name} FOR TABLE {listed} WITH (publish = 'insert, update, delete')"
+        way_out = f"CREATE PUBLICATION {name} FOR TABLE {listed} WITH (publish = '{', '.join(wanted)}')"
         yield Finding(thing, "does not exist", way_out)
         return
     (publication,) = rows
     carried = [kind for kind in ("insert", "update", "delete", "truncate") if publication[f"pub{kind}"]]
-    if carried != ["insert", "update", "delete"]:
-        way_out = f"ALTER PUBLICATION {name} SET (publish = 'insert, update, delete')"
+    if carried != wanted:
+        way_out = f"ALTER PUBLICATION {name} SET (publish = '{', '.join(wanted)}')"
         yield Finding(thing, f"publishes {', '.join(carried) or 'nothing'}", way_out)
     if publication["puballtables"]:
         yield Finding(thing, "is FOR ALL TABLES", "make it again with the lane's tables only: FOR TABLE …")
@@ -238,7 +244,7 @@ def _tables(connection: Connection, connector: Connector, role: str) -> Iterable
         row, thing = rows[table], f"table {table}"
         if not row["has_key"]:
             yield Finding(thing, "has no primary key", f"ALTER TABLE {table} ADD PRIMARY KEY (…)")
-        if not row["full_identity"]:
+        if not row["full_identity"] and table not in connector.outboxes:
             yield Finding(thing, "lacks REPLICA IDENTITY FULL", f"ALTER TABLE {table} REPLICA IDENTITY FULL")
         if row["readable"] is False:
             yield Finding(thing, f"can't be read by {role}", f"GRANT SELECT ON {table} TO {role}, USAGE on its schema")

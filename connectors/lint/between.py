@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from connectors.connector import (
+    EVENT_ROUTER,
     HEARTBEAT_TABLE,
     PARTITION_ROUTING,
     Connector,
@@ -173,6 +174,19 @@ def combinations(connector: Connector) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def events(connector: Connector) -> Iterator[Finding]:
+    """What an EventRouter must not meet."""
+    if HEARTBEAT_TABLE not in connector.outboxes:
+        return
+    for name in listed(connector.config, "transforms"):
+        if connector.config.get(f"transforms.{name}.type") == EVENT_ROUTER:
+            yield _finding(
+                connector, "routes-heartbeats", f"transforms.{name}.type",
+                "it also meets the heartbeat's rows, which are no events: the task fails with the first",
+                "give it a TopicNameMatches predicate that only the outbox matches",
+            )  # fmt: skip
+
+
 def shared(connectors: Sequence[Connector]) -> Iterator[Finding]:
     """What two connectors have in common and each must have for itself."""
     first: dict[str, Connector] = {}
@@ -224,7 +238,7 @@ def tables(connectors: Sequence[Connector], known: Iterable[KnownTable], *, whol
             captured.add(name)
             table = described.get(name)
             if table is None:
-                if name not in {HEARTBEAT_TABLE, connector.config.get("signal.data.collection")}:
+                if name not in {HEARTBEAT_TABLE, *connector.outboxes, connector.config.get("signal.data.collection")}:
                     yield _finding(
                         connector, "table-unknown", "table.include.list",
                         f"{name} has no file in processors/tables/: its records reach no sink", "describe it, or leave it out",

@@ -9,17 +9,24 @@ from typing import Any
 import orjson
 import pytest
 
+from connectors.connector import EVENT_TOPIC
 from connectors.files import HEARTBEAT_TABLE, Connector, default_files, load, renamed
 from connectors.lint.values import REQUIRED
 from downriver.exits import BadInput
 from processors.tables import TABLES
 from processors.tables.base import PARTITIONS, Lane, Table
+from shop.names import EVENTS
 
 PARTITION_ROUTING = "io.debezium.transforms.partitions.PartitionRouting"
 
 
 def by_lane() -> dict[str, Connector]:
-    return {connector.name.removeprefix("downriver_"): connector for connector in load()}
+    lanes = {connector.name.removeprefix("downriver_"): connector for connector in load()}
+    return {name: connector for name, connector in lanes.items() if name != EVENTS}
+
+
+def events() -> Connector:
+    return next(connector for connector in load() if connector.name == f"downriver_{EVENTS}")
 
 
 def tables_of(lane: str) -> list[Table]:
@@ -53,7 +60,8 @@ def routings(config: dict[str, str]) -> dict[str, str]:
     }
 
 
-def test_there_is_one_connector_a_lane() -> None:
+def test_there_is_one_connector_a_lane_and_one_for_events() -> None:
+    assert len(load()) == len(Lane) + 1
     assert set(by_lane()) == set(Lane)
 
 
@@ -128,8 +136,41 @@ def test_the_lanes_differ_only_where_they_must() -> None:
         r"slot\.name|publication\.name|topic\.prefix|table\.include\.list|column\.exclude\.list|tombstones\.on\.delete"
         r"|heartbeat\.action\.query|message\.key\.columns|transforms.*|predicates.*"
     )
-    shared = [{k: v for k, v in c.config.items() if not own.fullmatch(k)} for c in load()]
+    shared = [{k: v for k, v in c.config.items() if not own.fullmatch(k)} for c in by_lane().values()]
     assert shared[0] == shared[1] == shared[2]
+    others = re.compile(own.pattern + r"|(key|value)\.converter.*|topic\.creation\.(groups|events\..*)")
+    lane = {key: value for key, value in shared[0].items() if not others.fullmatch(key)}
+    assert lane == {key: value for key, value in events().config.items() if not others.fullmatch(key)}
+
+
+def test_the_outbox_alone_becomes_events() -> None:
+    connector = events()
+    assert (connector.slot, connector.publication, connector.prefix) == (*["downriver_events"] * 2, "shop_events")
+    assert set(connector.tables) == {"public.outbox", HEARTBEAT_TABLE}
+    assert connector.outboxes == {"public.outbox"}
+    assert "('events', clock_timestamp())" in connector.config["heartbeat.action.query"]
+    assert all(not connector.outboxes for connector in by_lane().values())
+
+
+def test_topics_of_events_forget_by_age_and_heartbeats_by_key() -> None:
+    config = events().config
+    include = {group: re.compile(config[f"topic.creation.{group}.include"]) for group in ("heartbeat", "events")}
+    for topic, group in (
+        ("outbox.event.order", "events"),
+        ("t7.outbox.event.order", "events"),
+        (f"shop_events.{HEARTBEAT_TABLE}", "heartbeat"),
+        ("__debezium-heartbeat.shop_events", "heartbeat"),
+    ):
+        assert [name for name, pattern in include.items() if pattern.fullmatch(topic)] == [group]
+    assert config["topic.creation.events.cleanup.policy"] == "delete"
+    assert config["topic.creation.events.partitions"] == str(PARTITIONS)
+
+
+def test_the_events_of_another_source_have_topics_of_their_own() -> None:
+    other = renamed(events(), "t7", "probe")
+    key = "transforms.events.route.topic.replacement"
+    assert (events().config[key], other.config[key]) == (EVENT_TOPIC, f"t7.{EVENT_TOPIC}")
+    assert other.outboxes == {"public.outbox"}
 
 
 def test_hosts_and_secrets_come_from_the_worker() -> None:

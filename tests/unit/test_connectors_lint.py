@@ -117,6 +117,17 @@ def test_a_filter_is_told(tmp_path: Path) -> None:
     assert found(tmp_path, **config) == [("rows-filtered", W)]
 
 
+def test_an_event_router_that_meets_heartbeats_is_told(tmp_path: Path) -> None:
+    document = changed("downriver_events")
+    del document["config"]["transforms.events.predicate"]
+    (finding,) = look([written(tmp_path, document, "downriver_events.json")], tables=TABLES).findings
+    assert (finding.rule, finding.severity, finding.key) == ("routes-heartbeats", E, "transforms.events.type")
+    document["config"]["predicates.outbox.pattern"] = ".*heartbeat.*"  # and now the outbox has no sink, nor any route
+    document["config"]["transforms.events.predicate"] = "outbox"
+    found = look([written(tmp_path, document, "downriver_events.json")], tables=TABLES).findings
+    assert {each.rule for each in found} == {"routes-heartbeats", "table-unknown"}
+
+
 def test_a_restricted_column_that_would_leave_is_an_error(tmp_path: Path) -> None:
     document = changed("downriver_accounts")
     kept = [name for name in document["config"]["column.exclude.list"].split(",") if name != "public.users.phone"]
