@@ -101,6 +101,12 @@ BREAKS = [
         f"publication {CATALOG}: publishes insert, update, delete, truncate;",
     ),
     (
+        f"ALTER PUBLICATION {SOURCE}_events SET (publish = 'insert, update, delete')",
+        f"ALTER PUBLICATION {SOURCE}_events SET (publish = 'insert, update')",
+        f"publication {SOURCE}_events: publishes insert, update, delete; ALTER PUBLICATION {SOURCE}_events SET"
+        " (publish = 'insert, update')",
+    ),
+    (
         f"{PUBLISH} DROP TABLE reviews; {PUBLISH} ADD TABLE reviews WHERE (rating > 1)",
         f"{PUBLISH} DROP TABLE reviews; {PUBLISH} ADD TABLE reviews",
         f"publication {CATALOG}: leaves out rows of public.reviews: WHERE (rating > 1)",

@@ -51,6 +51,18 @@ def test_a_harmless_change_has_no_consequence() -> None:
     assert judge(CATALOG, facts(), ["poll.interval.ms", "producer.override.linger.ms", "max.batch.size"]) == []
 
 
+@pytest.mark.parametrize(
+    ("identity", "routed", "blocked"), [("d", True, False), ("d", False, True), ("f", False, False)]
+)
+def test_only_an_outbox_may_have_its_key_for_identity(identity: str, routed: bool, blocked: bool) -> None:  # noqa: FBT001
+    (events,) = (connector for connector in load() if connector.name == "downriver_events")
+    meant = events if routed else replace(events, config={**events.config, "transforms": ""})
+    table = TableFacts("public.outbox", 1000, 2**20, identity, ("id",), (), 0, ())
+    source = Captured({table.name: table}, frozenset(events.tables), {events.slot: SLOT}, WAL)
+    found = judge(meant, facts(live=None, state="", offset=None, source=source), [])
+    assert ("replica-identity" in told(found)) == blocked
+
+
 def test_a_slot_that_is_nearly_lost_is_told_with_the_time_that_is_left() -> None:
     near = replace(SLOT, safe=GIB, retained=7 * GIB)
     weight, text = told(judge(CATALOG, facts(source=with_slot(near)), ["poll.interval.ms"]))["wal-headroom"]
