@@ -54,7 +54,7 @@ def test_a_harmless_change_has_no_consequence() -> None:
 @pytest.mark.parametrize(
     ("identity", "routed", "blocked"), [("d", True, False), ("d", False, True), ("f", False, False)]
 )
-def test_only_an_outbox_may_have_its_key_for_identity(identity: str, routed: bool, blocked: bool) -> None:  # noqa: FBT001
+def test_only_an_outbox_may_have_its_key_for_identity(identity: str, routed: bool, blocked: bool) -> None:
     (events,) = (connector for connector in load() if connector.name == "downriver_events")
     meant = events if routed else replace(events, config={**events.config, "transforms": ""})
     table = TableFacts("public.outbox", 1000, 2**20, identity, ("id",), (), 0, ())
