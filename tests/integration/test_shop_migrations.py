@@ -235,9 +235,9 @@ def test_nonsense_is_refused(private: Settings, names: CaptureNames, statement: 
 
 def test_the_wrong_direction_and_unknown_revisions_are_refused(private: Settings, names: CaptureNames) -> None:
     migrate(private, NO_PASSWORD, names=names)
-    with pytest.raises(BadInput, match="at revision 0002, past 0001"):
+    with pytest.raises(BadInput, match="at revision 0003, past 0001"):
         migrate(private, NO_PASSWORD, "0001", names=names)
-    with pytest.raises(BadInput, match="There are: base, 0001, 0002, head"):
+    with pytest.raises(BadInput, match="There are: base, 0001, 0002, 0003, head"):
         migrate(private, NO_PASSWORD, "0815", names=names)
     with pytest.raises(BadInput, match="--to base"):
         migrate(private, NO_PASSWORD, down=True, names=names)
