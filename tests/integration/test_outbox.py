@@ -284,6 +284,26 @@ def test_events_that_are_sent_again_have_the_same_ids_and_order(lane: OwnLane) -
     assert found == sent + sent, "the same ids, keys, headers and values, in the same order"
 
 
+def test_what_is_in_the_outbox_is_sent_again_by_a_reset_as_the_document_says(
+    lane: OwnLane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way out of a lost slot, too: rows that are still there come again, with the same ids."""
+    run = Commands(monkeypatch, lane.settings, [lane.connector])
+    kept, removed = insert(lane, "reset", "1"), insert(lane, "reset", "1")
+    first = events(lane, "reset", until_id(removed))
+    lane.execute("DELETE FROM outbox WHERE id = %s", removed)
+    refused = run("reread", "public.outbox", "--connector", lane.name)
+    assert (refused.code, "is an outbox" in refused.told) == (2, True)
+    stop(lane)
+    assert run("offsets", "reset", lane.name, "--drop-slot", "--yes").code == 0
+    resume(lane)
+    until(lane.slot, "a new slot")
+    last = insert(lane, "reset", "1")
+    found = events(lane, "reset", until_id(last))
+    assert [event.id for event in found] == [kept, removed, kept, last]
+    assert found[2] == first[0]
+
+
 def test_a_connector_that_restarts_sends_what_was_committed_meanwhile(lane: OwnLane) -> None:
     stop(lane)
     meanwhile = [insert(lane, "meanwhile", "1") for _ in range(3)]
