@@ -13,6 +13,7 @@ import sys
 import time
 import warnings
 from datetime import UTC, datetime
+from tempfile import gettempdir
 from typing import Any
 from uuid import UUID
 
@@ -118,6 +119,7 @@ def main(mode: str, count: int, about: dict[str, Any]) -> None:
         consumer_extra_config={"fetch.min.bytes": 100_000},
         auto_create_topics=False,
         use_changelog_topics=False,
+        state_dir=f"{gettempdir()}/downriver-bench-quix",  # nothing is kept there; its default is the present folder
     )
     avro = AvroDeserializer(schema_registry_client_config=SchemaRegistryClientConfig(url=about["registry"]))
     frame = app.dataframe(app.topic(about["topic"], key_deserializer="bytes", value_deserializer=avro))

@@ -87,7 +87,9 @@ def measure(kind: str, topic: str, count: int, group: str, settings: Settings) -
         async def batches(stream: Any) -> None:
             async for event in stream.noack().events():
                 batch: Batch = event.message.value
-                counted(len(batch.records), batch.size)
+                counted(
+                    len(batch.records), sum(len(each.key or b"") + len(each.value or b"") for each in batch.records)
+                )
                 app.delivery.ledger.delivered(batch)
 
     else:

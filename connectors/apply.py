@@ -165,17 +165,6 @@ def _permit(plan: Plan, allow: Collection[str]) -> None:
         raise BadInput(msg)
 
 
-def status(settings: Settings, files: Sequence[Path | Connector] | None = None, wait_s: float = 0.0) -> list[Result]:
-    """Return what Connect says now of the connectors of the files; nothing is changed.
-
-    Raises:
-        BadInput: mistakes in the files.
-        ServerAway: Connect is away for longer than `wait_s`.
-    """
-    with ConnectClient(settings.connect, wait_s) as client:
-        return [_seen(client, connector, Action.UNCHANGED) for connector in _loaded(files)]
-
-
 def _loaded(files: Sequence[Path | Connector] | None) -> list[Connector]:
     if files is None:
         return load()

@@ -28,6 +28,7 @@ ROOMS: dict[str, Room] = {
     "shop": Room("shop.commands:app", "Migrate the sample shop, fill it with data."),
     "workload": Room("shop.workload.commands:workload", "Change the shop as its customers would, at a steady rate."),
     "connectors": Room("connectors.commands:app", "Deploy the Debezium connectors."),
+    "schemas": Room("schemas.commands:app", "Keep the Avro contracts as files, judge migrations before they run."),
     "worker": Room("processors.engine.commands:worker", "Run a stream worker: cache, search or analytics."),
     "sla": Room("processors.propagation.commands:app", "Watch the propagation rules."),
     "verify": Room("processors.verify.commands:verify", "Compare the shop with every sink, row by row."),

@@ -194,7 +194,7 @@ class Worker(Group):
     host: str = Field("127.0.0.1", description="Where health and metrics listen.")
     port: int = Field(0, ge=0, le=65535, description="0: any free port, printed at start.")
     max_batch: int = Field(5_000, ge=1, le=100_000, description="Records of one fetch.")
-    max_buffered_bytes: int = Field(64 * 2**20, ge=2**20, description="Fetched and not yet delivered, all partitions.")
+    max_buffered_bytes: int = Field(48 * 2**20, ge=2**20, description="Fetched and not yet delivered, all partitions.")
     max_wait_s: float | None = Field(None, gt=0, description="End with exit code 3 when a server is away this long.")
     stall_s: float = Field(120.0, gt=0, description="End with exit code 4 when there is lag and no progress this long.")
     loop_stall_s: float = Field(5.0, gt=0, description="End with exit code 4 when the event loop is blocked this long.")

@@ -122,12 +122,14 @@ class CheckedRecord(NamedTuple):
         value: the record's whole value: byte 0, the 4-byte schema id, the Avro body. Never empty.
         schema_id: the registry's id of the writer schema.
         schema: the writer schema, as the registry keeps it (parsed JSON).
+        shared: the columns of its rows that every sink may hold: classified, and not Restricted.
     """
 
     record: Record
     table: TableId
     schema_id: int
     schema: Mapping[str, Any]
+    shared: frozenset[str] = frozenset()
 
     @property
     def value(self) -> bytes:

@@ -1,4 +1,4 @@
-"""The schema registry, asked by id: what a record's four bytes stand for.
+"""The schema registry: what a record's four bytes stand for, and what stands under a subject.
 
 Blocking and thread-safe; callers on an event loop use a thread. It never retries: who asks decides how long to wait.
 It knows nothing of topics, tables or Debezium.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -20,7 +21,9 @@ from downriver.settings import Registry
 
 NO_SUCH_SCHEMA = 40403
 NO_SUCH_SUBJECT = 40401
-"""The Confluent API's code for "schema not found"; any other 404 comes from something that is not a registry."""
+NO_SUCH_VERSION = 40402
+NO_LEVEL = 40408
+"""The Confluent API's codes for what is not there; any other 404 comes from something that is not a registry."""
 
 UNKNOWN_FOR_S = 10.0
 """How long an unknown id is remembered: a flood of poison records asks once, a schema registered late is soon found."""
@@ -35,6 +38,20 @@ class UnknownSchema(DownriverError):
 
 class RegistryAway(DownriverError):
     """The registry did not answer, or answered that it can't now, or not like a registry: ask again later."""
+
+
+class Refused(DownriverError):
+    """The registry understood the request and said no: an incompatible or unreadable schema, a subject it won't have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a subject. The same schema registered again keeps its version: the newest need not be in use."""
+
+    subject: str
+    number: int
+    id: int
+    schema: Mapping[str, Any]
 
 
 class SchemaRegistry:
@@ -94,17 +111,95 @@ class SchemaRegistry:
         Raises:
             RegistryAway: as `schema`.
         """
-        url = f"{self._url}/subjects/{quote(subject, safe='')}/versions"
-        response = self._get(url)
+        return bool(self.versions(subject))
+
+    def subjects(self) -> list[str]:
+        """Return every subject's name, sorted. Raises RegistryAway."""
+        return sorted(self._listed("subjects", str))
+
+    def versions(self, subject: str) -> list[int]:
+        """Return the numbers of the subject's versions, oldest first; empty if there is no such subject.
+
+        Raises:
+            RegistryAway: as `schema`.
+        """
+        return sorted(self._listed(f"subjects/{_name(subject)}/versions", int))
+
+    def version(self, subject: str, number: int | None = None) -> Version | None:
+        """Return a version of the subject (None: the newest), or None if there is no such subject or version.
+
+        Raises:
+            RegistryAway: as `schema`.
+            UnknownSchema: what stands there is not Avro, or refers to other schemas.
+        """
+        path = f"subjects/{_name(subject)}/versions/{'latest' if number is None else number}"
+        answer = self._ask("GET", path, missing=(NO_SUCH_SUBJECT, NO_SUCH_VERSION))
+        if answer is None:
+            return None
+        if not isinstance(answer.get("schema"), str) or not isinstance(answer.get("id"), int):
+            msg = f"the schema registry at {self._url}/{path} gave half an answer: {str(answer)[:SNIPPET]!r}"
+            raise RegistryAway(msg)
+        return Version(subject, answer["version"], answer["id"], _avro(answer["id"], answer, answer["schema"]))
+
+    def level(self, subject: str | None = None) -> str | None:
+        """Return the compatibility level set for the subject, or (None) for all without one; None: none is set.
+
+        Raises:
+            RegistryAway: as `schema`.
+        """
+        path = "config" if subject is None else f"config/{_name(subject)}"
+        answer = self._ask("GET", path, missing=(NO_SUCH_SUBJECT, NO_LEVEL))
+        return None if answer is None else str(answer["compatibilityLevel"])
+
+    def set_level(self, level: str, subject: str | None = None) -> None:
+        """Set the compatibility level of the subject, or of all that have none. Raises RegistryAway, Refused."""
+        self._ask("PUT", "config" if subject is None else f"config/{_name(subject)}", {"compatibility": level})
+
+    def register(self, subject: str, schema: Mapping[str, Any]) -> int:
+        """Register the schema as the subject's newest version and return its id; one that it has already keeps its id.
+
+        Raises:
+            RegistryAway: as `schema`.
+            Refused: it is not compatible with the subject's versions, or no Avro.
+        """
+        body = {"schema": orjson.dumps(schema).decode(), "schemaType": "AVRO"}
+        return int((self._ask("POST", f"subjects/{_name(subject)}/versions", body) or {})["id"])
+
+    def forget(self, subject: str) -> None:
+        """Delete the subject with all its versions; no error if there is none. Raises RegistryAway, Refused."""
+        self._ask("DELETE", f"subjects/{_name(subject)}", missing=(NO_SUCH_SUBJECT,))
+
+    def _listed(self, path: str, kind: type) -> list[Any]:
+        """Return what should be a list of `kind`; empty for a subject that is not there."""
+        url = f"{self._url}/{path}"
+        response = self._send("GET", url)
         if response.status_code == 404 and _object(response.content).get("error_code") == NO_SUCH_SUBJECT:
-            return False
-        if response.status_code != 200:
+            return []
+        listed = _parsed(response.content)
+        if response.status_code != 200 or not isinstance(listed, list) or not all(isinstance(x, kind) for x in listed):
             raise _half_an_answer(url, response)
-        return True
+        return listed
+
+    def _ask(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, missing: tuple[int, ...] = ()
+    ) -> dict[str, Any] | None:
+        """Ask, and return the answer's object; None where the registry says that it has no such thing."""
+        url = f"{self._url}/{path}"
+        response = self._send(method, url, body)
+        answer = _object(response.content)
+        code = answer.get("error_code")
+        if response.status_code == 404 and code in missing:
+            return None
+        if response.status_code in {400, 409, 422} and code is not None:
+            msg = f"the schema registry at {url} refuses: {str(answer.get('message'))[:SNIPPET]}"
+            raise Refused(msg)
+        if response.status_code != 200 or (not answer and method != "DELETE"):
+            raise _half_an_answer(url, response)
+        return answer
 
     def _fetch(self, schema_id: int) -> Mapping[str, Any]:
         url = f"{self._url}/schemas/ids/{schema_id}"
-        response = self._get(url)
+        response = self._send("GET", url)
         answer = _object(response.content)
         if response.status_code == 404 and answer.get("error_code") == NO_SUCH_SCHEMA:
             msg = f"schema id {schema_id} is unknown to the registry at {self._url}"
@@ -114,9 +209,9 @@ class SchemaRegistry:
             raise _half_an_answer(url, response)
         return _avro(schema_id, answer, text)
 
-    def _get(self, url: str) -> httpx2.Response:
+    def _send(self, method: str, url: str, body: Mapping[str, Any] | None = None) -> httpx2.Response:
         try:
-            return self._client.get(url)
+            return self._client.request(method, url, json=body)
         except httpx2.TimeoutException:
             msg = f"the schema registry at {url} did not answer within {self._timeout_s:g} s"
             raise RegistryAway(msg) from None
@@ -130,13 +225,21 @@ def _half_an_answer(url: str, response: httpx2.Response) -> RegistryAway:
     return RegistryAway(msg)
 
 
+def _name(subject: str) -> str:
+    return quote(subject, safe="")
+
+
 def _object(content: bytes) -> dict[str, Any]:
     """Parse a JSON object; anything else is an empty one, which no caller takes for an answer."""
-    try:
-        parsed = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        return {}
+    parsed = _parsed(content)
     return parsed if isinstance(parsed, dict) else {}
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return None
 
 
 def _avro(schema_id: int, answer: Mapping[str, Any], text: str) -> Mapping[str, Any]:

@@ -4,6 +4,6 @@ Knows tables and schemas by id; no sink, no engine, and no I/O but the registry'
 """
 
 from processors.decode.decoder import Decoder
-from processors.decode.errors import SchemaLookup, Undecodable
+from processors.decode.errors import OtherKey, SchemaLookup, Undecodable
 
-__all__ = ["Decoder", "SchemaLookup", "Undecodable"]
+__all__ = ["Decoder", "OtherKey", "SchemaLookup", "Undecodable"]

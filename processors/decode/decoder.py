@@ -41,7 +41,7 @@ class _Topic:
     prefix: str
     values: dict[bytes, ValuePlan] = field(default_factory=dict)
     keys: dict[bytes, KeyPlan] = field(default_factory=dict)
-    refusals: dict[tuple[str, bytes], str] = field(default_factory=dict)
+    refusals: dict[tuple[str, bytes], Undecodable] = field(default_factory=dict)
 
 
 class Decoder:
@@ -96,7 +96,7 @@ class Decoder:
         key = record.key
         if key is None or key[:HEADER] not in topic.keys or len(key) > MAX_KEY_BYTES:
             self._check_key(topic, key)
-        return CheckedRecord(record, topic.table.id, plan.schema_id, plan.schema)
+        return CheckedRecord(record, topic.table.id, plan.schema_id, plan.schema, plan.shared)
 
     def stamp(self, checked: CheckedRecord) -> Stamp:
         """Return what the rules need of a checked record, in most cases without decoding its rows.
@@ -241,7 +241,7 @@ class Decoder:
             raise Undecodable(msg)
         refusal = topic.refusals.get((what, data[:HEADER]))
         if refusal is not None:
-            raise Undecodable(refusal)
+            raise type(refusal)(str(refusal))
         schema_id = int.from_bytes(data[1:HEADER], "big")
         try:
             schema = self._registry.schema(schema_id)
@@ -253,7 +253,7 @@ class Decoder:
         except Undecodable as error:
             if len(topic.refusals) >= REFUSALS_KEPT:
                 topic.refusals.clear()
-            topic.refusals[what, bytes(data[:HEADER])] = str(error)
+            topic.refusals[what, bytes(data[:HEADER])] = error
             raise
 
     def _key(self, topic: _Topic, key: bytes | None, row: Row | None) -> Row:

@@ -14,6 +14,10 @@ class Undecodable(Exception):
     """
 
 
+class OtherKey(Undecodable):
+    """The record is keyed by other columns than its table file says: a migration changed the key. Not the record's fault."""
+
+
 class SchemaLookup(Protocol):
     """Schemas by id; `schemas.registry.SchemaRegistry` is one."""
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from fastavro import parse_schema, schemaless_reader
 
-from processors.decode.errors import Undecodable
+from processors.decode.errors import OtherKey, Undecodable
 from processors.decode.glance import Glance
 from processors.decode.tail import Tail
 from processors.decode.values import Convert, converter
-from processors.tables.base import Table
+from processors.tables.base import Class, Table
 
 HEADER = 5
 """Byte 0 and the schema's id, 4 bytes, big-endian: the Confluent wire format."""
@@ -27,11 +27,16 @@ MINIMUM = {"null": 0, "boolean": 1, "int": 1, "long": 1, "float": 4, "double": 8
 
 @dataclass(slots=True)
 class RowPlan:
-    """What to do to a decoded row: columns to convert, and columns that must not be there and are dropped."""
+    """What to do to a decoded row: columns to convert, and columns that must not be there and are dropped.
+
+    Attributes:
+        gone: columns that the table file knows and the schema lacks: NULL, which is not the same as "not sent".
+    """
 
     convert: tuple[tuple[str, Convert], ...]
     dropped: tuple[str, ...]
     holds_int_array: bool
+    gone: tuple[str, ...] = ()
 
     def finish(self, row: dict[str, Any], unavailable: Sequence[Any] | None) -> dict[str, Any]:
         """Return `row` (changed in place) as a Row. `unavailable`: the placeholders to look for, None to skip that."""
@@ -40,6 +45,8 @@ class RowPlan:
                 del row[name]
         for name in self.dropped:
             row.pop(name, None)
+        for name in self.gone:
+            row[name] = None
         name = ""
         try:
             for name, convert in self.convert:
@@ -57,6 +64,7 @@ class ValuePlan:
     """Reads envelopes.
 
     Attributes:
+        shared: the columns that every sink may hold.
         alone: the schema of a row, None if the rows are not where an envelope usually has them.
         tail: the way to the stamp without decoding the rows, learned from a record; None: not learned, or impossible.
         learned_from: the database and the connector's version of that record.
@@ -67,6 +75,7 @@ class ValuePlan:
     schema: Mapping[str, Any]
     parsed: Mapping[str, Any]
     row: RowPlan
+    shared: frozenset[str] = frozenset()
     alone: Mapping[str, Any] | None = None
     tail: Tail | None = None
     learned_from: tuple[Any, Any] | None = None
@@ -94,6 +103,7 @@ def value_plan(topic: str, table: Table, schema_id: int, schema: Mapping[str, An
 
     Raises:
         Undecodable: the schema is not that of this topic's envelopes.
+        OtherKey: its rows lack the key's columns.
     """
     parsed = _parse(schema, schema_id, f"{topic}.Envelope")
     fields = {each["name"]: each["type"] for each in parsed["fields"]}
@@ -101,26 +111,30 @@ def value_plan(topic: str, table: Table, schema_id: int, schema: Mapping[str, An
     if len(rows) != 1 or not {"after", "source", "op"} <= set(fields):
         msg = f"schema {schema_id} is not a Debezium envelope: it lacks before, after, source or op"
         raise Undecodable(msg)
-    columns = [each["name"] for each in rows[0]["fields"]]
+    columns = _names(rows[0])
     if missing := [name for name in table.key if name not in columns]:
         msg = f"schema {schema_id} has no {', '.join(missing)} in its rows, the key of {table.id}"
-        raise Undecodable(msg)
+        raise OtherKey(msg)
     usual = [each["name"] for each in parsed["fields"][:2]] == ["before", "after"]
     usual = usual and all(len(each["type"]) == 2 and each["type"][0] == "null" for each in parsed["fields"][:2])
-    return ValuePlan(schema_id, schema, parsed, _row_plan(rows[0], table), parse_schema(rows[0]) if usual else None)
+    row = _row_plan(rows[0], table)
+    row.gone = tuple(name for name in table.columns if name not in table.excluded and name not in columns)
+    shared = frozenset(name for name in columns if table.class_of(name) is not Class.RESTRICTED)
+    return ValuePlan(schema_id, schema, parsed, row, shared, parse_schema(rows[0]) if usual else None)
 
 
 def key_plan(topic: str, table: Table, schema_id: int, schema: Mapping[str, Any]) -> KeyPlan:
     """Return the plan for record keys of that topic.
 
     Raises:
-        Undecodable: the schema is not that of this topic's keys, or holds other columns than the table's key.
+        Undecodable: the schema is not that of this topic's keys.
+        OtherKey: it holds other columns than the table's key.
     """
     parsed = _parse(schema, schema_id, f"{topic}.Key")
     names = [each["name"] for each in parsed["fields"]]
     if set(names) != set(table.key):
         msg = f"the record key holds {', '.join(names)}; the key of {table.id} is {', '.join(table.key)}"
-        raise Undecodable(msg)
+        raise OtherKey(msg)
     in_order = tuple(names) == table.key
     return KeyPlan(parsed, _row_plan(parsed, table), Glance.of(parsed, {}, names) if in_order else None)
 
@@ -177,13 +191,19 @@ def _parse(schema: Mapping[str, Any], schema_id: int, full_name: str) -> Mapping
 def _row_plan(record: Mapping[str, Any], table: Table) -> RowPlan:
     fields = {each["name"]: each["type"] for each in record["fields"]}
     converters = {name: converter(type_) for name, type_ in fields.items()}
-    known = set(table.columns) - set(table.excluded)
+    known = {
+        name for name in fields if table.class_of(name) is not Class.RESTRICTED or name in table.captured_restricted
+    }
     return RowPlan(
         convert=tuple((name, convert) for name, convert in converters.items() if convert is not None and name in known),
         # governance: a column that nobody classified is Restricted, so it goes no further than this
         dropped=tuple(name for name in fields if name not in known),
         holds_int_array=any(_is_int_array(type_) for type_ in fields.values()),
     )
+
+
+def _names(record: Mapping[str, Any]) -> list[str]:
+    return [each["name"] for each in record["fields"]]
 
 
 def _is_int_array(type_: Any) -> bool:

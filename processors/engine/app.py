@@ -7,6 +7,7 @@ against the installed version.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import gettempdir
@@ -92,7 +93,7 @@ def build(kind: str, settings: Settings, lanes: Sequence[Lane] = tuple(Lane)) ->
         web_host="127.0.0.1",
         web_tables_enabled=False,
         store="memory://",
-        datadir=str(Path(gettempdir()) / f"{worker.group}-faust"),
+        datadir=str(Path(gettempdir()) / f"downriver-faust-{os.getuid()}"),  # nothing is kept there
         loghandlers=[],
     )
     app.worker = worker

@@ -16,11 +16,15 @@ from processors.engine.batch import Batch, Partition
 
 @dataclass(slots=True)
 class _Queue:
-    """One partition's batches: `held` bytes are fetched and not released yet, whether queued or being written."""
+    """One partition's batches: `held` bytes are fetched and not released yet, whether queued or being written.
+
+    `stopped`: none is handed out and no more is fetched, until `resume`.
+    """
 
     batches: deque[Batch] = field(default_factory=deque)
     held: int = 0
     busy: bool = False
+    stopped: bool = False
 
 
 class Backlog:
@@ -54,11 +58,15 @@ class Backlog:
     def is_open(self, partition: Partition) -> bool:
         """Return whether the partition may be asked for more: it, and all together, hold less than their share."""
         queue = self._queues.get(partition)
+        if queue is not None and queue.stopped:
+            return False
         held = queue.held if queue else 0
         first = self._rank(partition.topic) == 0
         limit = self._max_bytes * 5 // 4 if first else self._max_bytes
-        active = sum(1 for other in self._queues.values() if other.held)
-        return held < limit // max(active + 1, 8) and self._held < limit
+        active = sum(1 for other in self._queues.values() if other.held and not other.stopped)
+        # what a stopped table holds, one fetch at most, must not close the door to the others
+        stopped = sum(other.held for other in self._queues.values() if other.stopped)
+        return held < limit // max(active + 1, 8) and self._held - stopped < limit
 
     @property
     def held(self) -> int:
@@ -75,7 +83,7 @@ class Backlog:
         ready = [
             (rank, queue.batches[0].oldest_ms, partition)
             for partition, queue in self._queues.items()
-            if queue.batches and not queue.busy
+            if queue.batches and not queue.busy and not queue.stopped
             for rank in (self._rank(partition.topic),)
             if allowed is None or rank in allowed
         ]
@@ -95,6 +103,18 @@ class Backlog:
                 claimed.append(batch)
                 room -= len(batch.records)
         return claimed
+
+    def stop(self, partition: Partition, batches: Iterable[Batch]) -> None:
+        """Put claimed batches back in front: they must wait, and what comes after them. `release` the claim all the same."""
+        if queue := self._queues.get(partition):
+            queue.batches.extendleft(reversed(list(batches)))
+            queue.stopped = True
+
+    def resume(self, partition: Partition) -> None:
+        """Hand the partition's batches out again."""
+        if queue := self._queues.get(partition):
+            queue.stopped = False
+            self._changed.set()
 
     async def changed(self) -> None:
         """Wait until a claim may find something that it did not find before."""

@@ -49,3 +49,31 @@ class Batch:
     def oldest_ms(self) -> int:
         """When the first record was produced, in milliseconds since the epoch; 0 without records."""
         return self.records[0].timestamp if self.records else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """Consecutive batches of one partition, divided at an offset.
+
+    Attributes:
+        before, after: the batches below it, and from it on.
+        cut: the batch that the offset lies in, None if it lies between two; `parts` it was cut into, in order.
+    """
+
+    before: Sequence[Batch]
+    after: Sequence[Batch]
+    cut: Batch | None = None
+    parts: Sequence[Batch] = ()
+
+
+def divide(batches: Sequence[Batch], offset: int) -> Division:
+    """Divide at the offset of one of their records."""
+    place = next(index for index, batch in enumerate(batches) if batch.records and batch.records[-1].offset >= offset)
+    cut, within = batches[place], 0
+    while cut.records[within].offset < offset:
+        within += 1
+    if not within:
+        return Division(batches[:place], batches[place:])
+    first = Batch.of(cut.partition, cut.records[:within], offset)
+    rest = Batch(cut.partition, cut.records[within:], cut.next_offset, cut.size - first.size)
+    return Division([*batches[:place], first], [rest, *batches[place + 1 :]], cut, (first, rest))

@@ -24,17 +24,20 @@ from aiokafka.errors import KafkaError
 
 from processors.engine.attempts import write_until_decided
 from processors.engine.backlog import Backlog
-from processors.engine.batch import Batch, Partition
+from processors.engine.batch import Batch, Partition, divide
+from processors.engine.contract import Stop
 from processors.engine.deadletter import DeadLetters
 from processors.engine.ledger import Ledger
 from processors.engine.metrics import Metrics
-from processors.engine.prepare import Decoder, Prepared, Refused, TopicPlan, prepare
+from processors.engine.prepare import Contract, Decoder, Prepared, Refused, TopicPlan, prepare
 from processors.engine.visible import Recorder, Visibility, Written
 from processors.engine.waiting import Waits
 from processors.sinks.base import Pace, Sink, SinkUnavailable
 from schemas.registry import RegistryAway
 
 log = structlog.get_logger(__name__)
+STOPPED_S = 2.0
+"""How often a stopped partition is looked at again."""
 GRACE_S = 4.0
 """How long a revoked partition's write may go on: below the broker's rebalance timeout, so that the group moves on."""
 
@@ -54,6 +57,7 @@ class Deliverer:
         plans: topic → what to do with its records.
         rank: topic → priority of its lane, 0 first.
         ended: called once, from the loop, when the delivery can't go on; with the reason.
+        contract: tells which records must wait for a person's decision; None: none must.
     """
 
     def __init__(
@@ -70,8 +74,11 @@ class Deliverer:
         pace: Pace,
         max_bytes: int,
         ended: Callable[[BaseException], None],
+        contract: Contract | None = None,
     ) -> None:
         self.ledger = Ledger()
+        self.stopped: dict[Partition, Stop] = {}
+        self._contract = contract
         self.waits = waits
         self.backlog = Backlog(rank, max_bytes)
         self.partitions: set[Partition] = set()
@@ -145,6 +152,9 @@ class Deliverer:
             log.info("given_back", sink=self._sink.name, reason="what was written was not shown in time")
         self._recorder.dropped(partitions)
         self.partitions -= partitions
+        for partition in partitions & self.stopped.keys():
+            del self.stopped[partition]
+            self._metrics.stopped.labels(self._sink.name, partition.topic).set(0)
         log.info("revoked", sink=self._sink.name, partitions=_spell(partitions))
 
     async def drain(self) -> None:
@@ -261,6 +271,7 @@ class Deliverer:
             prepared = await self._prepare(records)
             self._metrics.skipped.labels(self._sink.name).inc(prepared.skipped)
             self._metrics.coalesced.labels(self._sink.name).inc(prepared.coalesced)
+            self._stop(prepared, by_partition)
             await self._write(records, prepared, by_partition)
             lane = claim[0].partition.topic.partition(".")[0]
             self._metrics.write_seconds.labels(self._sink.name, lane).observe(time.perf_counter() - began)
@@ -276,11 +287,47 @@ class Deliverer:
         try:
             while True:
                 try:
-                    return await loop.run_in_executor(self._threads, prepare, records, self._plans, self._decoder)
+                    return await loop.run_in_executor(
+                        self._threads, prepare, records, self._plans, self._decoder, self._contract
+                    )
                 except RegistryAway as error:
                     await wait.failed(str(error))
         finally:
             wait.over()
+
+    def _stop(self, prepared: Prepared, by_partition: dict[Partition, list[Batch]]) -> None:
+        """Set aside what must wait for a decision; what comes before it in its partition is delivered, the rest stays.
+
+        Nothing of it is acknowledged, so whoever reads the partition next, after whatever end, begins with it.
+        """
+        for partition, batches in by_partition.items():
+            found = prepared.stopped.get(partition)
+            if found is None:
+                if self.stopped.pop(partition, None) is not None:
+                    self._tell_stopped(partition.topic)
+                continue
+            offset, stop = found
+            division = divide(batches, offset)
+            if division.cut is not None:
+                self.ledger.split(division.cut, division.parts)
+            by_partition[partition] = list(division.before)
+            self.backlog.stop(partition, division.after)
+            asyncio.get_running_loop().call_later(STOPPED_S, self.backlog.resume, partition)
+            if self.stopped.get(partition) != stop:
+                new = stop not in self.stopped.values()
+                self.stopped[partition] = stop
+                if new:
+                    log.error(
+                        "table_stopped", sink=self._sink.name, topic=stop.topic, reason=stop.reason, way_on=stop.way_on
+                    )
+                self._tell_stopped(partition.topic)
+
+    def _tell_stopped(self, topic: str) -> None:
+        """Set the gauge, and log a topic that goes on."""
+        held = sum(1 for partition in self.stopped if partition.topic == topic)
+        self._metrics.stopped.labels(self._sink.name, topic).set(held)
+        if not held:
+            log.info("table_goes_on", sink=self._sink.name, topic=topic)
 
     async def _write(
         self, records: Sequence[Any], prepared: Prepared, by_partition: dict[Partition, list[Batch]]
@@ -324,7 +371,8 @@ class Deliverer:
             batches = by_partition.pop(partition)
             for batch in batches:
                 self._metrics.records.labels(self._sink.name, partition.topic).inc(len(batch.records))
-            self._visibility.written(Written(batches, prepared.samples.get(partition, ())))
+            if batches:  # none where all of the claim must wait for a decision
+                self._visibility.written(Written(batches, prepared.samples.get(partition, ())))
             self.backlog.release(partition, batches)
         if done:
             self.progress_at = time.monotonic()

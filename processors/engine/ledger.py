@@ -7,7 +7,7 @@ batch for a gap that needs no acknowledgement (docs/decisions/0001). Pure.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from processors.engine.batch import Batch, Partition
 
@@ -23,6 +23,15 @@ class Ledger:
     def taken(self, batch: Batch) -> None:
         """Note that the batch was fetched. Batches of a partition are taken in offset order."""
         self._taken.setdefault(batch.partition, deque()).append(batch)
+
+    def split(self, batch: Batch, parts: Sequence[Batch]) -> None:
+        """Note that the batch is delivered in parts, in this order; ignored if it was forgotten meanwhile."""
+        queue = self._taken.get(batch.partition)
+        if queue is not None and batch in queue:
+            place = queue.index(batch)
+            del queue[place]
+            for part in reversed(parts):
+                queue.insert(place, part)
 
     def delivered(self, batch: Batch) -> None:
         """Note that every record of the batch is applied, stale or dead-lettered.

@@ -40,4 +40,7 @@ class Metrics:
         self.held_bytes = gauge("downriver_buffered_bytes", "Fetched and not yet written.")
         self.lag = gauge("downriver_consumer_lag_records", "End offset minus delivered offset.", "topic", "partition")
         self.waiting = gauge("downriver_waiting_seconds", "How long the longest present wait for a server has lasted.")
+        self.stopped = gauge(
+            "downriver_stopped_partitions", "Partitions of a table that waits for a decision.", "topic"
+        )
         self.assigned = gauge("downriver_assigned_partitions", "Partitions this worker owns.")

@@ -12,7 +12,8 @@ from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
 from processors.change import Change, CheckedRecord, Kind, Op, Record, Row, Stamp
-from processors.decode import Undecodable
+from processors.decode import OtherKey, Undecodable
+from processors.engine.contract import Stop
 from processors.sinks.base import RawRoute, Route
 from processors.tables.base import Table
 from schemas.registry import RegistryAway
@@ -30,6 +31,12 @@ class Decoder(Protocol):
     def change(self, checked: CheckedRecord, stamp: Stamp, *, before: bool = True) -> Change: ...
     def partial(self, checked: CheckedRecord, stamp: Stamp, rows: BothRows) -> Change: ...
     def whole(self, checked: CheckedRecord) -> bool: ...
+
+
+class Contract(Protocol):
+    """What this module needs of processors.engine.contract.Contracts."""
+
+    def stopped(self, checked: CheckedRecord, stamp: Stamp) -> Stop | None: ...
 
 
 class TableRules(Protocol):
@@ -106,6 +113,7 @@ class Prepared:
         samples: for each record that a rule counts, per rule, by the record's (topic, partition).
         skipped: records that mean nothing to anybody: tombstones, heartbeats.
         coalesced: records without a command because a newer change of their key is among the records.
+        stopped: by (topic, partition), the offset from which on its records must wait, and why.
     """
 
     commands: list[Any] = field(default_factory=list)
@@ -114,13 +122,17 @@ class Prepared:
     refused: list[Refused] = field(default_factory=list)
     skipped: int = 0
     coalesced: int = 0
+    stopped: dict[tuple[str, int], tuple[int, Stop]] = field(default_factory=dict)
 
 
-def prepare(records: Sequence[Record], plans: Mapping[str, TopicPlan], decoder: Decoder) -> Prepared:
+def prepare(
+    records: Sequence[Record], plans: Mapping[str, TopicPlan], decoder: Decoder, contract: Contract | None = None
+) -> Prepared:
     """Turn records into the sink's commands.
 
     Args:
         plans: by topic; every record's topic has one.
+        contract: tells which records must wait for a decision; None: none must.
 
     Raises:
         RegistryAway: nothing was decided; call again later.
@@ -128,8 +140,13 @@ def prepare(records: Sequence[Record], plans: Mapping[str, TopicPlan], decoder: 
     made = Prepared()
     kept: _Kept = {}
     for index, record in enumerate(records):
+        if made.stopped and (record.topic, record.partition) in made.stopped:
+            continue
         try:
-            _prepare_one(made, index, record, plans[record.topic], decoder, kept)
+            _prepare_one(made, index, record, plans[record.topic], decoder, kept, contract)
+        except OtherKey as error:
+            way_on = "to go on: the new key in its table file, the sinks' tables made anew for it, a restart (docs/schemas.md)"
+            made.stopped[record.topic, record.partition] = record.offset, Stop(record.topic, str(error), way_on)
         except Undecodable as error:
             made.refused.append(Refused(record, str(error)))
         except RegistryAway:
@@ -166,12 +183,16 @@ def _prepare_one(
     plan: TopicPlan,
     decoder: Decoder,
     kept: _Kept,
+    contract: Contract | None,
 ) -> None:
     checked = decoder.check(record)
     if checked is None:
         made.skipped += 1
         return
     stamp = decoder.stamp(checked)
+    if contract is not None and (stop := contract.stopped(checked, stamp)) is not None:
+        made.stopped[record.topic, record.partition] = record.offset, stop
+        return
     needed = plan.rules.needs_row(stamp)
     rows: BothRows = None, None
     if plan.rows is Rows.BOTH:

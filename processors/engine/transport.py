@@ -126,6 +126,21 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # fa
             if position == fetch.reached[tp]:
                 self._ensure_consumer().seek(driver.TopicPartition(tp.topic, tp.partition), fetch.start[tp])
 
+    async def committed_offsets(self) -> dict[TP, int]:
+        """Return the committed offset of every assigned partition that has one; fewer if a rebalance came in between."""
+        found: dict[TP, int] = await self.call_thread(self._committed_offsets)
+        return found
+
+    async def _committed_offsets(self) -> dict[TP, int]:
+        consumer = self._ensure_consumer()
+        partitions = list(consumer.assignment())
+        found = await asyncio.gather(*(consumer.committed(tp) for tp in partitions), return_exceptions=True)
+        return {
+            TP(tp.topic, tp.partition): offset
+            for tp, offset in zip(partitions, found, strict=True)
+            if isinstance(offset, int)
+        }
+
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         consumer = self._ensure_consumer()
         mine = consumer.assignment()
@@ -163,11 +178,12 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def perform_seek(self) -> None:
-        """Leave the client where it stands: on each assignment it starts from the committed offsets by itself.
+        """Note the committed offsets, from which lag is told, and leave the client where it stands.
 
-        Faust seeks once more when fetching may already have begun, and skips partitions without a commit: records that
-        were fetched in between were read twice, or never (docs/decisions/0001).
+        On each assignment it starts from them by itself. Faust seeks once more when fetching may already have begun, and
+        skips partitions without a commit: what was fetched in between was read twice, or never (docs/decisions/0001).
         """
+        self._committed_offset.update(await self._thread.committed_offsets())
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109
         """Fetch; yield one message per partition that had records, its value the whole Batch.

@@ -16,6 +16,7 @@ from downriver.kafka import aiokafka_config
 from downriver.settings import Settings
 from processors.decode import Decoder
 from processors.engine import start
+from processors.engine.contract import Contracts
 from processors.engine.deadletter import DeadLetters
 from processors.engine.deliver import Deliverer
 from processors.engine.garbage import settle
@@ -28,6 +29,7 @@ from processors.propagation.recorder import Recorder
 from processors.propagation.rules import load_rules, rule_set
 from processors.propagation.topic import topic_name
 from processors.sinks import build as build_sink
+from processors.sinks.base import RawRoute, Route
 from processors.tables import TABLES
 from processors.tables.base import Lane, Table
 from schemas.registry import SchemaRegistry
@@ -88,7 +90,13 @@ class StreamWorker:
             pace=self.sink.pace,
             max_bytes=worker.max_buffered_bytes,
             ended=self._ended,
+            contract=Contracts(self.registry, self._routed(), self.sink.name),
         )
+
+    def _routed(self) -> dict[str, tuple[Table, Route | RawRoute]]:
+        """Return the tables by topic, each with the route to our sink."""
+        routed = {topic: (table, table.route(self.kind)) for topic, table in self.tables.items()}
+        return {topic: (table, route) for topic, (table, route) in routed.items() if route is not None}
 
     def rank(self, topic: str) -> int:
         """Return the priority of the topic's lane, 0 first."""
@@ -150,7 +158,8 @@ class StreamWorker:
             if done is None:
                 done = consumer._committed_offset.get(partition) or 0
             lag = max((end or 0) - done, 0)
-            total += lag
+            if partition not in self.deliverer.stopped:  # it waits for a person: no reason to end this process
+                total += lag
             self.metrics.lag.labels(self.sink.name, partition.topic, str(partition.partition)).set(lag)
         self._lag = total
         self.metrics.waiting.labels(self.sink.name).set(max(self.waits.current().values(), default=0.0))
@@ -166,6 +175,7 @@ class StreamWorker:
             "partitions": len(self.deliverer.partitions),
             "lag": self._lag,
             "waiting_s": waiting,
+            "stopped": {stop.topic: str(stop) for stop in list(self.deliverer.stopped.values())},
         }
 
 

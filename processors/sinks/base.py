@@ -117,6 +117,9 @@ class Route(Protocol):
     A route gets whole rows unless it says that it reads less, which is what a replay's speed hangs on: `columns`, the
     names it reads of both rows; or `latest_alone = True`: of several changes of one key in a batch only the newest means
     anything to it, and of that the row after alone (the one before only for columns that the other lacks).
+
+    `reads`, or else `columns`, also says which columns it can't do without: a migration that takes one away stops the
+    table for this sink (processors.engine.contract). A route that has neither reads every column that sinks may hold.
     """
 
     @property

@@ -38,6 +38,9 @@ class Table:
         key: the columns of the record key, in order (for reviews not the primary key: see the table).
         columns: every column of the table → its class.
         routes: at most one for each kind of sink.
+        otherwise: the class of a column that `columns` does not list, such as one that a migration added. RESTRICTED unless
+            the whole table is classified (products, reviews and inventory are Public or Internal throughout): then a new
+            column reaches the sinks by itself.
         captured_restricted: Restricted columns that travel on the topic all the same (the e-mail that cache keys need).
             A table that has one is never passed on raw.
         routed_by: the column whose value picks the partition (the PartitionRouting transform), None: the record key.
@@ -50,10 +53,15 @@ class Table:
     routes: tuple[Route | RawRoute, ...]
     captured_restricted: frozenset[str] = frozenset()
     routed_by: str | None = None
+    otherwise: Class = Class.RESTRICTED
 
     def topic(self, source: str) -> str:
         """Return the topic that carries the table's changes: `shop_catalog.public.products`."""
         return f"{source}_{self.lane}.{self.id}"
+
+    def class_of(self, column: str) -> Class:
+        """Return the class of a column, listed or not."""
+        return self.columns.get(column, self.otherwise)
 
     @property
     def excluded(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ INVENTORY = Table(
         "reserved": Class.INTERNAL,
         "updated_at": Class.INTERNAL,
     },
+    otherwise=Class.INTERNAL,
     routed_by="product_id",
     routes=(CacheRoute(keys=("product:{product_id}", "inventory:{product_id}")), StockRoute(), RawAnalytics()),
 )

@@ -26,6 +26,7 @@ PRODUCTS = Table(
         "created_at": Class.INTERNAL,
         "updated_at": Class.INTERNAL,
     },
+    otherwise=Class.INTERNAL,
     routed_by="id",
     routes=(
         CacheRoute(keys=("product:{id}",), tags=("products:category:{category}",)),

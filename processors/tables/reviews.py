@@ -24,6 +24,7 @@ REVIEWS = Table(
         "created_at": Class.PUBLIC,
         "updated_at": Class.INTERNAL,
     },
+    otherwise=Class.INTERNAL,
     routed_by="product_id",
     routes=(CacheRoute(keys=("product:{product_id}",)), ReviewRoute(), RawAnalytics()),
 )

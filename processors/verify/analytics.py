@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -72,12 +73,19 @@ class AnalyticsCheck:
     may_forget = False
 
     def __init__(
-        self, settings: Clickhouse, client: Client, connection: Connection, table: Table, types: Sequence[str]
+        self,
+        settings: Clickhouse,
+        client: Client,
+        connection: Connection,
+        listed: Table,
+        table: Table,
+        types: Sequence[str],
     ) -> None:
-        """Make the check; `types`: of the key's columns in PostgreSQL."""
+        """Make the check of `table`, which is `listed` and what migrations added; `types`: of its key's columns."""
         self._settings = settings
         self._client = client
         self._connection = connection
+        self._listed = listed
         self._described = table
         self._key_types = types
         self._columns: dict[str, str] = {}
@@ -134,13 +142,16 @@ class AnalyticsCheck:
         with told(self._settings):
             result = await asyncio.to_thread(self._client.query, query, parameters)
         self._columns = {str(name): str(type_) for name, type_ in result.result_rows}
-        missing = [name for name in self._described.shared if name not in self._columns]
+        missing = [name for name in self._listed.shared if name not in self._columns]
         if missing:
             msg = (
                 f"the analytics store has no view {self._settings.database}.{self.table} with {', '.join(missing)}: "
                 "start `downriver worker analytics`, which migrates it"
             )
             raise DownriverError(msg)
+        # an added column is not there before its first row has come
+        there = {n: c for n, c in self._described.columns.items() if n in self._listed.columns or n in self._columns}
+        self._described = replace(self._described, columns=there)
 
     def _select(self) -> str:
         columns = ", ".join(self._read(name) for name in self._described.shared)

@@ -21,7 +21,7 @@ from processors.tables.base import Table
 from processors.verify.cache import CacheCheck, Pages
 from processors.verify.model import RESTRICTED, ROW, Check, Comparison, Difference, Key
 from processors.verify.settle import Found, Pending, first_look, settle
-from processors.verify.source import Connection, connected, key_types
+from processors.verify.source import Connection, as_it_is, connected
 
 SINKS = ("cache", "search", "analytics")
 LISTED = 100
@@ -99,7 +99,7 @@ async def _analytics_checks(
     client = await asyncio.to_thread(connect, settings.clickhouse)
     stack.callback(client.close)
     return [
-        AnalyticsCheck(settings.clickhouse, client, connection, table, await key_types(connection, table))
+        AnalyticsCheck(settings.clickhouse, client, connection, table, *await as_it_is(connection, table))
         for table in tables
         if table.route("analytics")
     ]

@@ -15,6 +15,7 @@ from downriver.exits import DownriverError
 from processors.sinks.search.client import Elastic, Refused
 from processors.sinks.search.document import product_view, shown_product
 from processors.sinks.search.review import review_view, shown_review
+from processors.sinks.search.route import DERIVED
 from processors.verify.merge import side_by_side
 from processors.verify.model import Entry, Key, Look, Values
 from processors.verify.source import Connection, among, key_of, stream
@@ -78,6 +79,7 @@ class SearchCheck:
         self._alias = f"{prefix}{index.alias}"
         self._connection = connection
         self._index = index
+        self._columns: frozenset[str] = frozenset()
 
     @property
     def table(self) -> str:
@@ -91,6 +93,13 @@ class SearchCheck:
     def first_look(self) -> AsyncIterator[Look]:
         """Yield every row of either side."""
         return side_by_side(self.source(), self.shown())
+
+    async def _learn(self) -> None:
+        """Learn which columns the source has: what a document holds of one that was dropped is what was known last."""
+        if not self._columns:
+            query = """SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped"""
+            rows = await self._connection.execute(query, [f"public.{self._index.alias}"])
+            self._columns = frozenset([row["attname"] async for row in rows])
 
     async def source(self) -> AsyncIterator[Entry]:
         """Yield the documents that must be there."""
@@ -106,6 +115,7 @@ class SearchCheck:
 
     async def shown(self) -> AsyncIterator[Entry]:
         """Yield the documents that a search through the alias finds, all of one moment."""
+        await self._learn()
         opened = (await self._request("POST", f"/{self._alias}/_pit?keep_alive={KEEP_ALIVE}", None))["id"]
         try:
             after: list[Any] | None = None
@@ -131,6 +141,7 @@ class SearchCheck:
 
     async def shown_at(self, keys: Sequence[Key]) -> Mapping[Key, Values]:
         """Return those of these keys that a search through the alias finds."""
+        await self._learn()
         documents = [":".join(key) for key in keys]
         body = {"query": {"ids": {"values": documents}}, "size": len(documents), "track_total_hits": False}
         answer = await self._request("POST", f"/{self._alias}/_search", body)
@@ -147,4 +158,5 @@ class SearchCheck:
 
     def _entry(self, hit: Mapping[str, Any]) -> Entry:
         source = hit["_source"]
-        return tuple(source[name] for name in self._index.key), self._index.shown(source)
+        shown = {n: v for n, v in self._index.shown(source).items() if n in DERIVED or n in self._columns}
+        return tuple(source[name] for name in self._index.key), shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import LiteralString
 
@@ -70,8 +71,8 @@ async def connected(postgres: Postgres) -> AsyncIterator[Connection]:
         raise ServerAway(msg) from error
 
 
-async def key_types(connection: Connection, table: Table) -> tuple[str, ...]:
-    """Return the types of the table's key columns.
+async def as_it_is(connection: Connection, table: Table) -> tuple[Table, tuple[str, ...]]:
+    """Return the table with the columns that a migration added to it, of those that sinks may hold, and its key's types.
 
     Raises:
         BadInput: the source has no such table or column.
@@ -83,7 +84,8 @@ async def key_types(connection: Connection, table: Table) -> tuple[str, ...]:
     if missing:
         msg = f"the source has no {table.id} with {', '.join(missing)}: run `downriver shop migrate`, or mend processors/tables"
         raise BadInput(msg)
-    return tuple(found[name] for name in table.key)
+    more = {name: table.otherwise for name in found if name not in table.columns}
+    return replace(table, columns=dict(table.columns) | more), tuple(found[name] for name in table.key)
 
 
 async def stream(connection: Connection, name: str, query: sql.Composed | LiteralString) -> AsyncIterator[DictRow]:

@@ -87,7 +87,7 @@ def changes(lane: OwnLane, table: Table = PRODUCTS) -> list[Change]:
                 place = (message.topic(), message.partition(), message.offset(), message.timestamp()[1])
                 checked = decoder.check(Record(*place, message.key(), message.value()))
                 if checked is not None:
-                    found.append(decoder.change(checked))
+                    found.append(decoder.change(checked, decoder.stamp(checked)))
     finally:
         consumer.close()
     return found

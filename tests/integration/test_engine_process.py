@@ -48,6 +48,7 @@ def test_what_a_worker_prints_and_serves(realm: Realm) -> None:
             "partitions": PARTITIONS,
             "lag": 0,
             "waiting_s": {},
+            "stopped": {},
         },
     )
     assert httpx2.get(f"{worker.url}/health/live", timeout=10).json() == {"live": True}
@@ -69,6 +70,23 @@ def test_what_a_worker_prints_and_serves(realm: Realm) -> None:
     assert [*names[:2], names[-1]] == ["worker_starts", "worker_up", "worker_down"]
     assert set(names) == {"worker_starts", "worker_up", "sink_open", "assigned", "revoked", "worker_down"}
     assert len(worker.events) == len(names), "the libraries keep quiet"
+
+
+def test_a_worker_that_starts_with_nothing_left_to_do_tells_no_lag(realm: Realm) -> None:
+    """Lag without progress ends a worker: a shop that is quiet must not look like one that stands still."""
+    products = realm.products(80)
+    realm.send(realm.stocks(products))
+    first = realm.worker().ready()
+    realm.all_committed()
+    first.terminate()
+    assert first.ended() == Exit.OK
+    second = realm.worker().ready()
+    for _ in range(3):  # each commit takes a second: by now the client has asked where every partition ends
+        realm.send([realm.stock(realm.product(), partition=0)])
+        realm.all_committed()
+    every = {(str(number), realm.topic): 0.0 for number in range(PARTITIONS)}
+    until(lambda: second.metrics("downriver_consumer_lag_records") == every, "no partition has lag", 10)
+    assert second.health()[1]["lag"] == 0
 
 
 def test_bad_settings_are_told_all_at_once(realm: Realm) -> None:

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import wait
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -36,7 +37,13 @@ def stock_app(settings: Settings, way: str) -> Iterator[str]:
     for value in VALUES:
         producer.produce(topic, value, partition=0)
     assert producer.flush(30) == 0
-    environment = {"STOCK_TOPIC": topic, "STOCK_BOOTSTRAP": settings.kafka.bootstrap, "STOCK_WAY": way}
+    folder = TemporaryDirectory()
+    environment = {
+        "STOCK_TOPIC": topic,
+        "STOCK_BOOTSTRAP": settings.kafka.bootstrap,
+        "STOCK_WAY": way,
+        "STOCK_FOLDER": folder.name,
+    }
     process = subprocess.Popen(
         [sys.executable, "-m", "faust", "-A", "tests.support.stock_faust", "worker", "--without-web"],
         cwd=CHECKOUT,
@@ -50,6 +57,7 @@ def stock_app(settings: Settings, way: str) -> Iterator[str]:
     finally:
         process.kill()
         process.wait(10)
+        folder.cleanup()
         wait(admin.delete_topics([topic], operation_timeout=10).values(), 30)
         wait(admin.delete_consumer_groups([topic]).values(), 30)
 

@@ -340,3 +340,50 @@ async def test_a_deleted_index_is_noticed_before_a_write(sink: SearchSink, reade
     await sink.open()
     assert await write(sink, product(2)) == [Outcome.APPLIED]
     assert set(await reader.products()) == {"p"}
+
+
+async def test_columns_that_a_migration_added_get_fields_of_their_own(sink: SearchSink, reader: Reader) -> None:
+    extra = {"brand": "word", "weight": "whole", "vat": "number", "seen_at": "moment"}
+    fields = ROW | {"brand": "acme", "weight": 7, "vat": "19.00", "seen_at": "2026-01-02T00:00:00.000000Z"}
+    assert await write(sink, Part("p", "product", "", 9, fields, extra), product(9, "q")) == [Outcome.APPLIED] * 2
+    for query in ({"term": {"brand": "acme"}}, {"range": {"weight": {"gte": 7}}}, {"range": {"vat": {"lt": 20}}}):
+        assert [source["id"] for source in await reader.search("products", query)] == ["p"]
+    assert (await reader.products())["p"] | fields == (await reader.products())["p"]
+    assert "brand" not in (await reader.products())["q"]
+    row = ReviewRow("p", "r", 9, REVIEW | {"tone": "warm"}, {"tone": "word"})
+    assert await write(sink, row) == [Outcome.APPLIED]
+    assert (await reader.reviews())["p", "r"]["tone"] == "warm"
+
+
+async def test_a_value_of_another_type_than_its_field_stays_readable(sink: SearchSink, reader: Reader) -> None:
+    await write(
+        sink, Part("p", "product", "", 9, ROW | {"grams": "7.5", "ok": True}, {"grams": "number", "ok": "boolean"})
+    )
+    other = Part("q", "product", "", 9, ROW | {"grams": "9 g", "ok": "maybe"}, {"grams": "word", "ok": "word"})
+    assert await write(sink, other) == [Outcome.APPLIED]
+    assert [source["id"] for source in await reader.search("products", {"range": {"grams": {"gt": 7}}})] == ["p"]
+    assert (await reader.products())["q"]["grams"] == "9 g"
+
+
+async def test_another_worker_writes_to_the_grown_index(sink: SearchSink, reader: Reader, own: Settings) -> None:
+    await write(sink, Part("p", "product", "", 9, ROW | {"brand": "acme"}, {"brand": "word"}))
+    other = SearchSink(own)
+    await other.open()
+    try:
+        await write(other, Part("q", "product", "", 9, ROW | {"brand": "other"}, {"brand": "word"}))
+        # a kind that the field is not: what fits it is written, what does not is refused alone
+        third = SearchSink(own)
+        await third.open()
+        given = [
+            Part(name, "product", "", 9, ROW | {"brand": value}, {"brand": "kept"})
+            for name, value in (("r", "x"), ("s", {}))
+        ]
+        assert await write(third, *given) == [Outcome.APPLIED, Outcome.REJECTED]
+        await third.close()
+        assert {id_: source["brand"] for id_, source in (await reader.products()).items()} == {
+            "p": "acme",
+            "q": "other",
+            "r": "x",
+        }
+    finally:
+        await other.close()

@@ -31,6 +31,8 @@ from processors.propagation.rules import load_rules, rule_set
 from processors.propagation.state import State, StateKey
 from processors.propagation.status import Health, Status
 from processors.propagation.topic import ensure_topics, topic_name
+from schemas.agreed import SUFFIX
+from schemas.contracts import topic_of
 from tests.support.avro import Capture, Record, Registry, encode, envelope_schema, key_schema, table
 from tests.support.columns import TIMESTAMPTZ, required, sample
 
@@ -57,6 +59,9 @@ class RealRegistry(Registry):
     def clean(self) -> None:
         for subject in self.subjects:
             httpx2.delete(f"{self.url}/subjects/{subject}", timeout=10).raise_for_status()
+        for topic in {topic_of(subject) for subject in self.subjects}:  # the workers' notes on them
+            answer = httpx2.delete(f"{self.url}/subjects/{topic}{SUFFIX}", timeout=10)
+            assert answer.status_code in {200, 404}, answer.text
 
 
 @dataclass

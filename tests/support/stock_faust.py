@@ -15,6 +15,7 @@ app = faust.App(
     topic_disable_leader=True,
     broker_commit_interval=0.5,
     consumer_auto_offset_reset="earliest",
+    datadir=os.environ["STOCK_FOLDER"],
 )
 
 

@@ -11,6 +11,7 @@ import pytest
 from processors.change import Kind, Op, TableId
 from processors.sinks.analytics import decoded, raw
 from processors.sinks.analytics.decoded import EARLIEST, LATEST, columns_of, old_values, text, value
+from processors.sinks.analytics.grow import Growth, growth
 from processors.sinks.analytics.route import AnalyticsRow
 
 AT = datetime(2026, 11, 21, 12, 0, 0, 5, tzinfo=UTC)
@@ -104,3 +105,13 @@ def test_both_paths_clamp_alike() -> None:
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     assert epoch + timedelta(microseconds=raw.EARLIEST_US) == decoded.EARLIEST
     assert epoch + timedelta(microseconds=raw.LATEST_US) == decoded.LATEST
+
+
+def test_what_rows_hold_makes_their_table_grow() -> None:
+    columns = {"id": "UUID", "status": "String", "points": "Int32", "sum": "Decimal(10, 2)", "at": "Nullable(Date32)"}
+    held = {"id": "a", "status": None, "points": 2**40, "sum": Decimal("123456789.125"), "new": True, "empty": None}
+    read = decoded.fields([row(Op.CREATE, held), row(Op.CREATE, {"id": "b", "status": "x", "points": 1})], columns)
+    grows = growth(columns, read, ["id"])
+    assert grows.added == {"new": "Nullable(Bool)"}
+    assert grows.modified == {"status": "Nullable(String)", "points": "Int64", "sum": "Decimal(12, 3)"}
+    assert growth(columns, decoded.fields([row(Op.CREATE, {"id": "b"})], columns), ["id"]) == Growth({}, {})

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from downriver.settings import Clickhouse, Settings, with_local_addresses
 from processors.change import CheckedRecord, Kind, Op, TableId
+from processors.sinks.analytics.grow import Parts
 from processors.sinks.analytics.route import AnalyticsRecord, AnalyticsRow
 from processors.sinks.analytics.sink import AnalyticsSink
 from processors.sinks.analytics.store import Refused, Store
@@ -33,10 +34,14 @@ class Played:
         self.columns, self.refuse = columns, refuse
         self.inserts: list[Sequence[bytes]] = []
         self.rows: list[list[Any]] = []
+        self.grown: list[str] = []
         self.whole_schema = False
 
-    def history_columns(self, table: str) -> Mapping[str, str]:
-        return self.columns
+    def parts(self, table: str) -> Parts:
+        return Parts(self.columns, self.columns, self.columns, tuple(self.columns))
+
+    def grow(self, statements: Sequence[str]) -> None:
+        self.grown.extend(statements)
 
     def insert_raw(self, statement: str, values: Sequence[bytes]) -> None:
         self.inserts.append(values)

@@ -142,7 +142,7 @@ def test_the_average_is_rounded_half_to_even() -> None:
 
 def test_a_reader_sees_the_row_its_stock_and_its_rating() -> None:
     found = fold(product(5), stock("a", 3, 10, 2), stock("b", 3, 5), gone("stock", "b", 4), Rating("p", 0, 13, 3))
-    row = {"id": "p", **PRODUCT, "not_searched": 1}
+    row = {"id": "p", **PRODUCT}
     assert shown_product(found) == product_view(row, [{"quantity": 10, "reserved": 2}], 13, 3)
     assert shown_product(found) != product_view(row | {"price": "12.3"}, [{"quantity": 10, "reserved": 2}], 13, 3)
 
@@ -155,7 +155,7 @@ def test_a_review_keeps_the_newest_version() -> None:
     assert folded.verdicts == [APPLIED, STALE, STALE, APPLIED]
     live = orjson.loads(folded.source or b"")
     assert live == {"product_id": "p", "id": "r", "version": 6, "deleted": False, "rating": 1, "title": "T"}
-    assert shown_review(live) == review_view({"product_id": "p", "id": "r", "rating": 1, "title": "T", "other": 0})
+    assert shown_review(live) == review_view({"product_id": "p", "id": "r", "rating": 1, "title": "T"})
     dead = fold_review("p:r", folded.source, [ReviewRow("p", "r", 8, None)]).source
     assert orjson.loads(dead or b"") == {"product_id": "p", "id": "r", "version": 8, "deleted": True}
     assert fold_review("p:r", dead, [review(0), review(7)]).source is None
@@ -220,3 +220,22 @@ def test_snapshot_rows_never_beat_streamed_ones(
     place = at % (len(delivered) + 1)
     found, _ = in_batches([*delivered[:place], *data.draw(st.permutations(of_streamed)), *delivered[place:]], [])
     assert found == expected
+
+
+def test_a_column_that_a_migration_added_comes_and_goes_with_its_row() -> None:
+    held = fold_product("p", None, [product(5, brand="acme", weight=3)]).source
+    assert fold(stock("a", 3, 1), held=held)["brand"] == "acme"
+    found = fold(product(6, weight=4), held=held)
+    assert ("brand" in found, found["weight"]) == (False, 4)
+    assert "weight" not in fold(gone("product", "", 7), held=held)
+    row = PRODUCT | {"id": "p", "weight": 4, "brand": None}
+    assert shown_product(found) == product_view(row, [], 0, 0)
+
+
+def test_a_review_s_added_column_comes_and_goes_with_its_row() -> None:
+    held = fold_review("p:r", None, [ReviewRow("p", "r", 5, {"rating": 5, "tone": "warm"})]).source
+    assert held is not None
+    assert orjson.loads(held)["tone"] == "warm"
+    source = fold_review("p:r", held, [ReviewRow("p", "r", 6, {"rating": 4})]).source
+    assert source is not None
+    assert shown_review(orjson.loads(source)) == review_view({"product_id": "p", "id": "r", "rating": 4, "tone": None})

@@ -10,6 +10,7 @@ import pytest
 
 from processors.change import Change, Op, Origin, Row, TableId
 from processors.sinks.base import Route
+from processors.sinks.search.mapping import KINDS
 from processors.sinks.search.route import Part, ProductRoute, ReviewRoute, ReviewRow, StockRoute, json_ready
 
 MOMENT = datetime(2026, 11, 21, 12, 0, 0, 123_456, tzinfo=UTC)
@@ -34,7 +35,6 @@ def test_a_product_is_its_searched_columns_as_exact_values() -> None:
         "status": "active",
         "created_at": MOMENT.astimezone(timezone(timedelta(hours=5))),
         "updated_at": "infinity",
-        "unlisted": "never leaves",
     }
     assert ProductRoute().commands(change({"id": "p1"}, None, row)) == [
         Part(
@@ -103,3 +103,44 @@ def test_they_are_routes_of_search(route: Route) -> None:
 )
 def test_values_are_kept_exactly(value: Any, text: Any) -> None:
     assert json_ready(value) == text
+
+
+ADDED = {
+    "brand": "acme",
+    "weight": 5,
+    "vat": Decimal("19.00"),
+    "sold": False,
+    "seen_at": datetime(2026, 1, 2, tzinfo=UTC),
+    "labels": ["a", None],
+    "nothing": None,
+    "stock": "a name that documents have already",
+}
+
+
+@pytest.mark.parametrize("route", [ProductRoute(), ReviewRoute()])
+def test_columns_that_a_migration_added_are_shown_as_what_they_are(route: ProductRoute | ReviewRoute) -> None:
+    key = {"id": "p", "product_id": "p"}
+    (command,) = route.commands(change(key, None, key | {"status": "active"} | ADDED))
+    assert command.fields == {
+        "status": "active",
+        "brand": "acme",
+        "weight": 5,
+        "vat": "19.00",
+        "sold": False,
+        "seen_at": "2026-01-02T00:00:00.000000Z",
+        "labels": ["a", None],
+    }
+    assert command.extra == {
+        "brand": "word",
+        "weight": "whole",
+        "vat": "number",
+        "sold": "boolean",
+        "seen_at": "moment",
+        "labels": "word",
+    }
+    assert set(command.extra.values()) <= set(KINDS)
+
+
+def test_an_added_column_that_was_not_sent_is_as_before() -> None:
+    (command,) = ProductRoute().commands(change({"id": "p"}, {"id": "p", "brand": "acme"}, {"id": "p", "name": "n"}))
+    assert (command.fields, command.extra) == ({"name": "n", "brand": "acme"}, {"brand": "word"})

@@ -7,7 +7,7 @@ silently read as NULL (tried, docs/decisions), so the tuples here always hold ev
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 _PRIMITIVES = {
@@ -39,12 +39,14 @@ class Field:
         name: the Kafka Connect name of its type, such as `io.debezium.time.ZonedTimestamp`, empty for none.
         nullable: whether the value read can be NULL (an array never is: ClickHouse reads a missing one as empty).
         decimal: precision and scale, None for what is not a decimal.
+        small: whether it is a smallint, which Avro has no type for.
     """
 
     type: str
     name: str = ""
     nullable: bool = False
     decimal: tuple[int, int] | None = None
+    small: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ def _field(path: str, type_: Any, names: Names) -> Field:
         inner = _field(path, branches[0], names)
         if len(branches) == len(type_) or inner.type.startswith(("Array(", "Map(")):
             return inner
-        return Field(f"Nullable({inner.type})", inner.name, nullable=True, decimal=inner.decimal)
+        return replace(inner, type=f"Nullable({inner.type})", nullable=True)
     if isinstance(type_, str):
         if type_ in names:
             return _field(path, names[type_], names)
@@ -137,7 +139,7 @@ def _complex(path: str, type_: Mapping[str, Any], names: Names) -> Field:
     if kind == "record":
         return Field(tuple_of(_fields(type_, names)), name)
     inner = _field(path, kind, names)
-    return Field(inner.type, name or inner.name, inner.nullable, inner.decimal)
+    return replace(inner, name=name or inner.name, small=type_.get("connect.type") == "int16")
 
 
 def tuple_of(fields: Mapping[str, Field]) -> str:

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from processors.change import Op
+from processors.sinks.analytics.avro import Field
 from processors.sinks.analytics.route import AnalyticsRow
 
 EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
@@ -33,6 +34,51 @@ def columns_of(rows: Sequence[AnalyticsRow], columns: Mapping[str, str]) -> tupl
         "_before": [old_values(row, stored) for row in rows],
     }
     return list(values), list(values.values())
+
+
+def fields(rows: Sequence[AnalyticsRow], columns: Mapping[str, str]) -> dict[str, Field]:
+    """Return what the rows hold as the fields of a schema would say it: for a table that must grow to hold them.
+
+    A column of the table (`columns`) that was not sent is as it is; a new one that holds NULL alone has no type yet, and
+    waits for its first value.
+    """
+    found = {name: Field("") for name in columns}
+    for name in {name for row in rows for name in row.row}:
+        values = [row.row[name] for row in rows if name in row.row]
+        known = [value for value in values if value is not None]
+        type_, name_, size = _type(known)
+        if name in columns and size is None and not type_.startswith("Int"):
+            type_, name_ = "", ""  # text may be a uuid: the table's column knows better
+        found[name] = Field(type_, name_, len(known) < len(values), size)
+    return found
+
+
+def _type(values: Sequence[Any]) -> tuple[str, str, tuple[int, int] | None]:
+    """Return ClickHouse's type of the values, Kafka Connect's name of it, and the size of decimals."""
+    first = values[0] if values else None
+    made: tuple[str, str, tuple[int, int] | None] = ("", "", None)
+    match first:
+        case bool():
+            made = ("Bool", "", None)
+        case int():
+            small = all(-(2**31) <= value < 2**31 for value in values)
+            made = ("Int32" if small else "Int64", "", None)
+        case float():
+            made = ("Float64", "", None)
+        case Decimal():
+            scale = max(-int(value.as_tuple().exponent) for value in values if value.is_finite())
+            whole = max(len(value.as_tuple().digits) + int(value.as_tuple().exponent) for value in values)
+            size = max(whole, 1) + scale, scale
+            made = (f"Decimal({size[0]}, {size[1]})", "", size)
+        case datetime():
+            made = ("String", "io.debezium.time.ZonedTimestamp", None)
+        case date():
+            made = ("Int32", "io.debezium.time.Date", None)
+        case str():
+            made = ("String", "", None)
+        case list():
+            made = ("Array(Nullable(String))", "", None)
+    return made
 
 
 def old_values(row: AnalyticsRow, columns: Sequence[str]) -> dict[str, str | None]:

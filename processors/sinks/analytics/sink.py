@@ -10,14 +10,20 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import TypeVar
 
+import structlog
+
 from downriver.settings import Settings
-from processors.sinks.analytics import avro, decoded, raw
+from processors.change import CheckedRecord
+from processors.sinks.analytics import avro, decoded, grow, raw
+from processors.sinks.analytics.grow import Parts
 from processors.sinks.analytics.route import AnalyticsRecord, AnalyticsRow
 from processors.sinks.analytics.store import Refused, Store
 from processors.sinks.base import APPLIED, Pace, SinkUnavailable, Verdict, rejected
 
+log = structlog.get_logger(__name__)
 Command = AnalyticsRecord | AnalyticsRow
 T = TypeVar("T")
 THREADS = 4
@@ -35,8 +41,9 @@ class AnalyticsSink:
         self._epoch = settings.epoch
         self._store = Store(settings.clickhouse, THREADS)
         self._executor: ThreadPoolExecutor | None = None
-        self._columns: dict[str, Mapping[str, str]] = {}
+        self._columns: dict[str, Parts] = {}
         self._statements: dict[tuple[str, int], str] = {}
+        self._growing = Lock()
 
     async def open(self) -> None:
         """Connect, create the database if it is not there, apply the migrations."""
@@ -82,9 +89,7 @@ class AnalyticsSink:
             if len(commands) == 1 or error.whole_schema:
                 for place in places:
                     verdicts[place] = rejected(str(error))
-                # the table may have been altered since its columns were read
-                self._columns.pop(table, None)
-                self._statements = {key: sql for key, sql in self._statements.items() if key[0] != table}
+                self._forget(table)  # it may have been altered since its columns were read
                 return
             middle = len(commands) // 2
             self._insert(table, commands[:middle], places[:middle], verdicts)
@@ -95,30 +100,49 @@ class AnalyticsSink:
         rows = [command for command in commands if isinstance(command, AnalyticsRow)]
         if records:
             try:
-                statement = self._statement(table, records[0].schema_id, records[0].schema)
+                statement = self._statement(table, records[0])
             except avro.UnreadableSchema as error:
                 msg = f"schema {records[0].schema_id}: {error}"
                 raise Refused(msg, whole_schema=True) from None
             self._store.insert_raw(statement, [record.value for record in records])
         if rows:
-            names, columns = decoded.columns_of(rows, self._stored(table))
+            history = {n: type_ for n, type_ in self._stored(table).history.items() if n not in raw.BOOKKEEPING}
+            self._fit(table, decoded.fields(rows, history))
+            names, columns = decoded.columns_of(rows, self._stored(table).history)
             self._store.insert_columns(table, names, columns)
 
-    def _statement(self, table: str, schema_id: int, schema: Mapping[str, object]) -> str:
-        key = (table, schema_id)
+    def _statement(self, table: str, record: CheckedRecord) -> str:
+        key = (table, record.schema_id)
         if key not in self._statements:
-            self._statements[key] = raw.insert(table, self._stored(table), avro.envelope(schema), self._epoch)
+            read = avro.envelope(record.schema)
+            history = self._stored(table).history
+            self._fit(table, {n: field for n, field in read.columns.items() if n in record.shared or n in history})
+            self._statements[key] = raw.insert(table, self._stored(table).history, read, self._epoch)
         return self._statements[key]
 
-    def _stored(self, table: str) -> Mapping[str, str]:
-        """Return the columns of the table's history.
+    def _fit(self, table: str, fields: Mapping[str, avro.Field]) -> None:
+        """Make the table hold these fields and no others: a migration of the source arrives with its first row."""
+        with self._growing:
+            if made := grow.statements(table, self._stored(table), fields):
+                log.info("table_grows", sink=self.name, table=table, statements=made)
+                self._store.grow(made)
+                self._forget(table)
+
+    def _forget(self, table: str) -> None:
+        """Read the table's columns again before the next insert."""
+        self._columns.pop(table, None)
+        self._statements = {key: sql for key, sql in self._statements.items() if key[0] != table}
+
+    def _stored(self, table: str) -> Parts:
+        """Return the columns of the table's parts.
 
         Raises:
             SinkUnavailable: there is no such table; records wait until a migration adds it.
         """
-        if not self._columns.get(table):
-            self._columns[table] = self._store.history_columns(table)
-        if not self._columns[table]:
+        found = self._columns.get(table)
+        if found is None or not found.history:
+            found = self._columns[table] = self._store.parts(table)
+        if not found.history:
             msg = f"{self._store.address} has no table {table}_history: add a migration that creates it"
             raise SinkUnavailable(msg)
-        return self._columns[table]
+        return found

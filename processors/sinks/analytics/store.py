@@ -5,7 +5,7 @@ Knows no change and no verdict.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from urllib3.poolmanager import PoolManager
 
 from downriver.exits import BadInput
 from downriver.settings import Clickhouse
+from processors.sinks.analytics.grow import Parts
 from processors.sinks.analytics.migrate import migrate, read
 from processors.sinks.base import SinkUnavailable
 
@@ -136,14 +137,21 @@ class Store:
             raise RuntimeError(msg)
         return self._client
 
-    def history_columns(self, table: str) -> Mapping[str, str]:
-        """Return the columns of `<table>_history`, name → type; empty if there is no such table."""
-        query = """SELECT name, type FROM system.columns
-                   WHERE database = {database:String} AND table = {table:String} ORDER BY position"""
-        names = {"database": self._settings.database, "table": f"{table}_history"}
+    def parts(self, table: str) -> Parts:
+        """Return the columns of the table's history, its current state and its view; empty where there is no such part."""
+        query = """SELECT table, name, type, is_in_sorting_key FROM system.columns
+                   WHERE database = {database:String} AND table IN {tables:Array(String)} ORDER BY position"""
+        names = f"{table}_history", f"{table}_current", table
         with self._told():
-            rows = self.client.query(query, names).result_rows
-        return {str(name): str(type_) for name, type_ in rows}
+            rows = self.client.query(query, {"database": self._settings.database, "tables": list(names)}).result_rows
+        history, current, view = ({str(c): str(t) for part, c, t, _ in rows if part == name} for name in names)
+        return Parts(history, current, view, tuple(str(c) for part, c, _, key in rows if part == names[1] and key))
+
+    def grow(self, statements: Sequence[str]) -> None:
+        """Run statements that change tables, each of which can be repeated; raises what `insert_raw` raises."""
+        with self._told():
+            for statement in statements:
+                self.client.command(statement)
 
     def insert_raw(self, statement: str, values: Sequence[bytes]) -> None:
         """Run an INSERT that reads `FORMAT AvroConfluent`, with these records behind it.

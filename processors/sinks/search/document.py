@@ -16,8 +16,19 @@ import orjson
 from processors.change import Row
 from processors.sinks.base import APPLIED, STALE, Verdict, retry
 from processors.sinks.search.recent import to_json
-from processors.sinks.search.route import PRODUCT, PRODUCT_COLUMNS, STOCK, Fields, Part, searchable
+from processors.sinks.search.route import (
+    DERIVED,
+    PRODUCT,
+    PRODUCT_COLUMNS,
+    STOCK,
+    Fields,
+    Part,
+    extras,
+    searchable,
+)
 
+KNOWN = frozenset((*PRODUCT_COLUMNS, *DERIVED))
+"""The fields of every product's document; others come from columns that migrations added."""
 OUTDATED = retry("another rating of this product was written since this one was asked for")
 """The verdict on a rating whose aggregate is older than the one the document holds: ask again."""
 
@@ -90,14 +101,18 @@ def product_view(row: Row, stock: Iterable[Row], rating_sum: int, rating_count: 
         rating_count: how many those are.
     """
     available = sum(item["quantity"] - item["reserved"] for item in stock)
-    return searchable(row, PRODUCT_COLUMNS) | {
-        "id": str(row["id"]),
-        "stock": available,
-        "in_stock": available > 0,
-        "rating_average": rating_average(rating_sum, rating_count),
-        "rating_sum": rating_sum,
-        "rating_count": rating_count,
-    }
+    return (
+        extras(row, frozenset(PRODUCT_COLUMNS))
+        | searchable(row, PRODUCT_COLUMNS)
+        | {
+            "id": str(row["id"]),
+            "stock": available,
+            "in_stock": available > 0,
+            "rating_average": rating_average(rating_sum, rating_count),
+            "rating_sum": rating_sum,
+            "rating_count": rating_count,
+        }
+    )
 
 
 def shown_product(source: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,6 +147,8 @@ def _fold_part(source: dict[str, Any], command: Part) -> Verdict:
 
 def _replace_product(source: dict[str, Any], fields: Fields | None) -> None:
     """Put the product's columns on top of the document; a column that was not sent keeps its value."""
+    for name in [name for name in source if name not in KNOWN]:
+        del source[name]  # a column that a migration added: NULL now, or written again below
     if fields is not None:
         source |= fields
         return

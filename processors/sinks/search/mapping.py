@@ -16,6 +16,18 @@ document. (A scaled float needs a module that the minimal Elasticsearch lacks: t
 KEPT = {"type": "object", "enabled": False}
 """Any JSON: kept as it is, never indexed, so that no value of it can be refused."""
 
+KINDS: Mapping[str, Mapping[str, Any]] = {
+    "word": KEYWORD,
+    "whole": {"type": "long", "ignore_malformed": True},
+    "number": NUMBER | {"ignore_malformed": True},
+    "boolean": {"type": "boolean", "ignore_malformed": True},
+    "moment": DATE,
+    "kept": KEPT,
+}
+"""Kind of a column that a migration added (processors.sinks.search.route.kind_of) → its field. A text can be filtered and
+sorted by; to be searched word by word it needs a line in this file, and an index made anew. What later does not fit, for
+the column got another type, stays readable in the document and is not found by."""
+
 
 @dataclass(frozen=True, slots=True)
 class IndexPlan:

@@ -11,7 +11,7 @@ from processors.change import Row
 from processors.sinks.base import APPLIED, STALE, Verdict
 from processors.sinks.search.document import Folded
 from processors.sinks.search.recent import to_json
-from processors.sinks.search.route import REVIEW_COLUMNS, ReviewRow, searchable
+from processors.sinks.search.route import REVIEW_COLUMNS, ReviewRow, extras, searchable
 
 
 def fold_review(_document: str, held: bytes | None, commands: Sequence[ReviewRow]) -> Folded:
@@ -26,8 +26,9 @@ def fold_review(_document: str, held: bytes | None, commands: Sequence[ReviewRow
             verdicts.append(STALE)
             continue
         mark = {"product_id": row.product_id, "id": row.id, "version": row.version, "deleted": row.fields is None}
-        # a column that was not sent keeps its value
-        source = mark if row.fields is None else {**(source or {}), **row.fields, **mark}
+        # a column that was not sent keeps its value; one that a migration added is written each time, or NULL
+        kept = {name: value for name, value in (source or {}).items() if name in REVIEW_COLUMNS}
+        source = mark if row.fields is None else {**kept, **row.fields, **mark}
         verdicts.append(APPLIED)
     changed = any(verdict is APPLIED for verdict in verdicts)
     return Folded(to_json(source) if changed else None, verdicts)
@@ -35,7 +36,9 @@ def fold_review(_document: str, held: bytes | None, commands: Sequence[ReviewRow
 
 def review_view(row: Row) -> dict[str, Any]:
     """Return what a reader of the index must see of a row of `reviews` that is in the source: for comparing."""
-    return {"product_id": str(row["product_id"]), "id": str(row["id"])} | searchable(row, REVIEW_COLUMNS)
+    return {"product_id": str(row["product_id"]), "id": str(row["id"])} | (
+        extras(row, frozenset(REVIEW_COLUMNS)) | searchable(row, REVIEW_COLUMNS)
+    )
 
 
 def shown_review(source: Mapping[str, Any]) -> dict[str, Any]:

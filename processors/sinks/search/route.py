@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 from processors.change import Change, Row
@@ -35,9 +36,19 @@ STOCK_COLUMNS = ("quantity", "reserved")
 REVIEW_COLUMNS = ("user_id", "rating", "title", "body", "status", "created_at", "updated_at")
 """Of `public.reviews`, without its key."""
 
+DERIVED = frozenset(
+    {
+        *("id", "product_id", "listed", "deleted", "version", "parts", "stock", "in_stock"),
+        *("rating_average", "rating_sum", "rating_count", "available"),
+    }
+)
+"""Fields that a document has besides its columns: a new column of that name is left out."""
+
 PRODUCT, STOCK = "product", "stock"
 """The parts of a product's document that come from rows."""
 
+_PRODUCT, _REVIEW = frozenset(PRODUCT_COLUMNS), frozenset(REVIEW_COLUMNS)
+NO_EXTRA: Mapping[str, str] = MappingProxyType({})
 Fields = Mapping[str, Any]
 """Column → JSON-ready value: None, bool, int, str, list. Money and times are exact strings. An absent column was not sent."""
 
@@ -51,6 +62,7 @@ class Part(NamedTuple):
         slot: which of several parts of that kind: the warehouse's id for stock, empty for the product itself.
         version: the row's version (see `processors.change.pack_version`), 0 for a snapshot row.
         fields: the row's columns, None if the row is gone.
+        extra: columns that the mapping did not know when this was written → the kind of field that each needs.
     """
 
     document: str
@@ -58,6 +70,7 @@ class Part(NamedTuple):
     slot: str
     version: int
     fields: Fields | None
+    extra: Mapping[str, str] = NO_EXTRA
 
 
 class ReviewRow(NamedTuple):
@@ -72,6 +85,7 @@ class ReviewRow(NamedTuple):
     id: str
     version: int
     fields: Fields | None
+    extra: Mapping[str, str] = NO_EXTRA
 
     @property
     def document(self) -> str:
@@ -91,15 +105,17 @@ class ProductRoute:
 
     def commands(self, change: Change) -> Sequence[Part]:
         """Return the product's part."""
-        return [Part(str(change.key["id"]), PRODUCT, "", change.version, _fields(change, PRODUCT_COLUMNS))]
+        fields, extra = _with_extras(change, PRODUCT_COLUMNS, _PRODUCT)
+        return [Part(str(change.key["id"]), PRODUCT, "", change.version, fields, extra)]
 
 
 @dataclass(frozen=True, slots=True)
 class StockRoute:
-    """`public.inventory`: the stock of one warehouse in the product's document."""
+    """`public.inventory`: the stock of one warehouse in the product's document. Reads no other column."""
 
     sink: ClassVar[str] = "search"
     latest_alone: ClassVar[bool] = True
+    reads: ClassVar[frozenset[str]] = frozenset({"product_id", "warehouse_id", *STOCK_COLUMNS})
 
     def commands(self, change: Change) -> Sequence[Part]:
         """Return the warehouse's part."""
@@ -117,12 +133,37 @@ class ReviewRoute:
     def commands(self, change: Change) -> Sequence[ReviewRow]:
         """Return the review's row."""
         product, review = str(change.key["product_id"]), str(change.key["id"])
-        return [ReviewRow(product, review, change.version, _fields(change, REVIEW_COLUMNS))]
+        fields, extra = _with_extras(change, REVIEW_COLUMNS, _REVIEW)
+        return [ReviewRow(product, review, change.version, fields, extra)]
 
 
 def searchable(row: Row, columns: Sequence[str]) -> dict[str, Any]:
     """Return those of `columns` that `row` has, as they stand in a document: what verification compares with."""
     return {name: json_ready(row[name]) for name in columns if name in row}
+
+
+def extras(row: Row, columns: frozenset[str]) -> dict[str, Any]:
+    """Return the row's columns besides `columns` as they stand in a document; NULL ones are left out.
+
+    A migration added them: what may not be shown was taken out of the row before it came here.
+    """
+    return {name: json_ready(row[name]) for name in row.keys() - columns - DERIVED if row[name] is not None}
+
+
+def kind_of(value: Any) -> str:
+    """Return the kind of field that such a value needs: a key of processors.sinks.search.mapping.KINDS."""
+    if isinstance(value, list | tuple):
+        return next((kind_of(item) for item in value if item is not None), "word")
+    return next((kind for types, kind in _KINDS if isinstance(value, types)), "kept")
+
+
+_KINDS: tuple[tuple[tuple[type, ...], str], ...] = (
+    ((bool,), "boolean"),  # before int, which it is too
+    ((int,), "whole"),
+    ((float, Decimal), "number"),
+    ((date,), "moment"),
+    ((str,), "word"),
+)
 
 
 def json_ready(value: Any) -> Any:
@@ -148,6 +189,20 @@ _TO_JSON: Mapping[type, Callable[[Any], Any]] = {
     list: _list,
     tuple: _list,
 }
+
+
+def _with_extras(
+    change: Change, columns: Sequence[str], known: frozenset[str]
+) -> tuple[Fields | None, Mapping[str, str]]:
+    """Return the columns after the change, those that migrations added among them, and the kinds of these."""
+    fields = _fields(change, columns)
+    if fields is None or change.after is None:
+        return None, NO_EXTRA
+    row = change.after if change.before is None else {**change.before, **change.after}
+    more = extras(row, known)
+    if not more:
+        return fields, NO_EXTRA
+    return {**fields, **more}, {name: kind_of(row[name]) for name in more}
 
 
 def _fields(change: Change, columns: Sequence[str]) -> Fields | None:

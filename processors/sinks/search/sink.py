@@ -6,7 +6,9 @@ Composes the room: documents of two indexes, ratings between them. Knows no tabl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import structlog
 
 from downriver.settings import Settings
 from processors.sinks.base import Outcome, Pace, SinkUnavailable, Verdict
@@ -19,8 +21,9 @@ from processors.sinks.search.review import fold_review
 from processors.sinks.search.route import Command, Part, ReviewRow
 from processors.sinks.search.store import Documents
 
-RECENT_BYTES = 64 * 2**20
-"""Of product documents kept with their sequence numbers: some 50,000 of usual size, more than a sale keeps hot."""
+log = structlog.get_logger(__name__)
+RECENT_BYTES = 48 * 2**20
+"""Of product documents kept with their sequence numbers: some 40,000 of usual size, more than a sale keeps hot."""
 RECENT_REVIEW_BYTES = 8 * 2**20
 """Reviews are seldom written twice in a short time."""
 
@@ -42,6 +45,7 @@ class SearchSink:
             mapping.products(settings.elasticsearch.prefix),
             mapping.reviews(settings.elasticsearch.prefix),
         )
+        self._known = {plan.name: set(plan.properties) for plan in self._plans}
         self._elastic = Elastic(settings.elasticsearch)
         products, reviews = self._plans
         self._products: Documents[Part | Rating] = Documents(self._elastic, products.name, fold_product, RECENT_BYTES)
@@ -92,11 +96,31 @@ class SearchSink:
             else:
                 rows[place] = command
         verdicts: dict[int, Verdict] = {}
+        products, reviews = self._plans
+        await self._map(products.name, {n: kind for part in parts.values() for n, kind in part.extra.items()})
+        await self._map(reviews.name, {n: kind for row in rows.values() for n, kind in row.extra.items()})
         if parts:
             verdicts |= zip(parts, await self._products.apply(list(parts.values())), strict=True)
         if rows:
             verdicts |= zip(rows, await self._write_reviews(list(rows.values())), strict=True)
         return [verdicts[place] for place in range(len(batch))]
+
+    async def _map(self, index: str, kinds: Mapping[str, str]) -> None:
+        """Give the index fields for columns that a migration added: it refuses what it does not know."""
+        known = self._known[index]
+        new = {name: dict(mapping.KINDS[kind]) for name, kind in kinds.items() if name not in known}
+        if not new:
+            return
+        try:
+            await self._elastic.request("PUT", f"/{index}/_mapping", {"properties": new})
+        except Refused as error:
+            if error.status != 400:
+                raise
+            # the field is there, as another kind: documents that don't fit it are refused one by one
+            log.warning("mapping_refused", sink=self.name, index=index, reason=str(error))
+        else:
+            log.info("index_grows", sink=self.name, index=index, fields=new)
+        known.update(new)
 
     async def _write_reviews(self, rows: Sequence[ReviewRow]) -> list[Verdict]:
         """Write the reviews, then the ratings of their products. A review counts as written when its rating is too.
