@@ -6,7 +6,7 @@ Pure: nothing here reads a file or connects to anything.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -15,6 +15,15 @@ PARTITION_ROUTING = "io.debezium.transforms.partitions.PartitionRouting"
 EVENT_ROUTER = "io.debezium.transforms.outbox.EventRouter"
 EVENT_TOPIC = "outbox.event.${routedByValue}"
 """The topic of an outbox's event: the EventRouter puts the aggregate's type in."""
+EVENT_FIELDS = {
+    "route.by.field": "aggregatetype",
+    "table.field.event.id": "id",
+    "table.field.event.key": "aggregateid",
+    "table.field.event.payload": "payload",
+    "table.field.event.timestamp": "",
+    "table.field.event.schema.version": "",
+}
+"""What an EventRouter names columns by → the column that it takes by itself."""
 HEARTBEAT_TABLE = "public.downriver_heartbeat"
 """Where each lane's heartbeat query writes, so that an idle lane's position moves."""
 
@@ -97,6 +106,11 @@ class Connector:
         return frozenset(listed(self.config, "column.exclude.list"))
 
 
+def homes(connectors: Iterable[Connector]) -> dict[str, str]:
+    """Return which connector captures which table; heartbeats are everybody's."""
+    return {table: connector.name for connector in connectors for table in connector.tables if table != HEARTBEAT_TABLE}
+
+
 def listed(config: Mapping[str, str], key: str) -> tuple[str, ...]:
     """Return the entries of a comma-separated setting, without blanks around them; none if it is not set."""
     return tuple(entry for part in config.get(key, "").split(",") if (entry := part.strip()))
@@ -109,6 +123,19 @@ def routing(config: Mapping[str, str], table: str) -> tuple[str, ...]:
         parts = (config.get(f"{of}partition.{part}", "") for part in ("payload.fields", "topic.num", "hash.function"))
         found.append("/".join(part for part in parts if part))
     return tuple(found)
+
+
+def event_columns(config: Mapping[str, str], table: str) -> frozenset[str]:
+    """Return the columns of an outbox that its EventRouter asks for by name."""
+    return frozenset(
+        column
+        for of in _meeting(config, EVENT_ROUTER, table)
+        for column in (
+            *(config.get(of + key, usual) for key, usual in EVENT_FIELDS.items()),
+            *(part.split(":")[0] for part in listed(config, of + "table.fields.additional.placement")),
+        )
+        if column
+    )
 
 
 def _meeting(config: Mapping[str, str], type_: str, table: str) -> Iterator[str]:

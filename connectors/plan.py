@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from connectors import captured, preflight, stored
 from connectors.connect import ConnectClient, Status
-from connectors.connector import POSTGRES_CONNECTOR, Connector, State, masked
+from connectors.connector import POSTGRES_CONNECTOR, Connector, State, homes, masked
 from connectors.consequences import Consequence, Facts, Weight, judge, left_behind
 from connectors.live import described
 from connectors.topics import present, wanted
@@ -178,8 +178,8 @@ def _judged(
         there = pool.submit(present, settings.kafka, topics)
         offsets = pool.submit(stored.offsets, settings, [connector.name for connector, _ in changing])
         sources = {connector.name: pool.submit(captured.ask, settings, connector) for connector, _ in changing}
-        findings = {connector.name: preflight.check(settings, [connector]) for connector, _ in changing}
-        together = preflight.check(settings, [connector for connector, _ in changing])
+        findings = {connector.name: preflight.check(settings, [connector], connectors) for connector, _ in changing}
+        together = preflight.check(settings, [connector for connector, _ in changing], connectors)
         kept = offsets.result()
         judged: dict[str, Item] = {}
         for connector, item in changing:
@@ -191,6 +191,7 @@ def _judged(
                 sources[connector.name].result(),
                 {name: there.result()[name] for name in own if name in there.result()},
                 item.failed,
+                homes(connectors),
             )
             found = judge(connector, facts, [each.key for each in item.differences])
             judged[connector.name] = _with(item, [*_unready(findings[connector.name], found), *found])
