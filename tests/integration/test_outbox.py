@@ -18,8 +18,11 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from connectors import preflight
+from connectors.clean import Cleaned, clean
+from connectors.cleaner import Metrics, Round, rounds
 from connectors.connect import Refused
 from connectors.connector import HEARTBEAT_TABLE
+from downriver.exits import BadInput
 from downriver.kafka import confluent_config
 from downriver.settings import Settings
 from tests.support.commands import Commands
@@ -347,6 +350,46 @@ def test_the_cleaner_removes_nothing_that_kafka_may_lack(lane: OwnLane, monkeypa
     finally:
         resume(lane)
     assert [event.id for event in events(lane, "waiting", until_id(waiting))] == [waiting]
+
+
+def test_whoever_cleans_needs_to_read_and_delete_the_table_and_no_more(lane: OwnLane) -> None:
+    role = f"{lane.name}_cleaner"
+    own = lane.settings.model_copy(update={"postgres": lane.settings.postgres.model_copy(update={"user": role})})
+    event = insert(lane, "rights", "1")
+    lane.execute(f'CREATE ROLE "{role}" LOGIN')
+    try:
+        with pytest.raises(BadInput, match="permission denied"):
+            clean(own, lane.connector, 0, WAIT_S)
+        lane.execute(f'GRANT SELECT, DELETE ON outbox TO "{role}"')
+        assert (event,) in lane.execute("SELECT id FROM outbox")
+        (done,) = clean(own, lane.connector, 0, WAIT_S)
+        assert done.removed >= 1
+        assert lane.execute("SELECT id FROM outbox") == []
+    finally:
+        lane.execute(f'DROP OWNED BY "{role}"')
+        lane.execute(f'DROP ROLE "{role}"')
+
+
+def test_a_cleaner_that_stays_removes_them_once_kafka_has_them(lane: OwnLane) -> None:
+    lane.execute("DELETE FROM outbox")
+    stop(lane)
+    waiting = insert(lane, "stays", "1")
+    running = rounds(lane.settings, [lane.connector], 0, 5, 0, Metrics(), lambda _: None)
+    try:
+        assert "nothing was removed" in next(running).problem
+        assert lane.execute("SELECT id FROM outbox") == [(waiting,)]
+    finally:
+        resume(lane)
+    found: list[Round] = []
+
+    def cleaned() -> bool:
+        found.append(next(running))
+        return not found[-1].problem
+
+    until(cleaned, "a round that cleans", WAIT_S)
+    assert found[-1].cleaned == [Cleaned(lane.name, "public.outbox", 1)]
+    assert lane.execute("SELECT id FROM outbox") == []
+    assert [event.id for event in events(lane, "stays", until_id(waiting))] == [waiting]
 
 
 def test_the_cleaner_says_what_it_can_not_clean(lane: OwnLane, monkeypatch: pytest.MonkeyPatch) -> None:

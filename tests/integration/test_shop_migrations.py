@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -12,6 +13,8 @@ import pytest
 from psycopg import sql
 from pydantic import SecretStr
 
+from connectors import preflight
+from connectors.files import load, renamed
 from downriver.exits import BadInput, ServerAway
 from downriver.settings import Settings
 from shop.migrate import connect, create_database, current, migrate, role_exists
@@ -135,6 +138,27 @@ def test_an_outbox_of_the_revision_before_keeps_its_rows(private: Settings, name
     migrate(private, NO_PASSWORD, names=names)
     assert rows(private, "SELECT id, aggregatetype, aggregateid, type FROM outbox WHERE created_at <= now()") == before
     assert len(before) == 1
+
+
+def test_what_the_preflight_says_may_be_done_by_hand_before(private: Settings, names: CaptureNames) -> None:
+    """And an older shop hears of the migration from it: the publications are not yet as the connectors want them."""
+    names = replace(names, publication_prefix=names.role)
+    migrate(private, NO_PASSWORD, names=names)
+    wanted = schema(private)
+    migrate(private, NO_PASSWORD, "0002", down=True, names=names)
+    made = [renamed(each, names.role, private.postgres.database) for each in load()]
+    connectors = [replace(each, config=dict(each.config) | {"database.user": names.role}) for each in made]
+    accounts, events = (names.publication(lane) for lane in ("accounts", EVENTS))
+    found = {finding.thing: finding for finding in preflight.check(private, connectors)}
+    assert set(found) == {f"publication {accounts}", f"publication {events}"}
+    assert all("`downriver shop migrate`" in finding.way_out for finding in found.values())
+    assert f"carries public.outbox, which {accounts} does not capture: it moves to {events}" in str(found.values())
+    for finding in found.values():
+        with connect(private) as connection:
+            connection.execute(finding.way_out.partition(", or ")[2].encode())
+    assert preflight.check(private, connectors) == []
+    migrate(private, NO_PASSWORD, names=names)
+    assert schema(private) == wanted
 
 
 @pytest.mark.parametrize("statement", ["TRUNCATE inventory", "TRUNCATE users CASCADE", f"TRUNCATE {HEARTBEAT}"])
