@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from connectors.connector import EVENT_TOPIC
+from connectors.connector import EVENT_TOPIC, event_columns
 from connectors.files import HEARTBEAT_TABLE, Connector, default_files, load, renamed
 from connectors.lint.values import REQUIRED
 from downriver.exits import BadInput
@@ -150,6 +150,18 @@ def test_the_outbox_alone_becomes_events() -> None:
     assert connector.outboxes == {"public.outbox"}
     assert "('events', clock_timestamp())" in connector.config["heartbeat.action.query"]
     assert all(not connector.outboxes for connector in by_lane().values())
+
+
+def test_the_router_asks_for_these_columns_of_the_outbox() -> None:
+    config = events().config
+    sent = {"id", "aggregatetype", "aggregateid", "payload"}
+    headers = {"type", "correlation_id", "causation_id", "user_id", "created_at"}
+    assert event_columns(config, "public.outbox") == sent | headers
+    assert event_columns(config, HEARTBEAT_TABLE) == set()
+    bare = {key: value for key, value in config.items() if not re.match(r"transforms\.events\.(table|route)\.", key)}
+    assert event_columns(bare, "public.outbox") == sent
+    timed = bare | {"transforms.events.table.field.event.timestamp": "at", "transforms.events.route.by.field": "kind"}
+    assert event_columns(timed, "public.outbox") == sent - {"aggregatetype"} | {"at", "kind"}
 
 
 def test_topics_of_events_forget_by_age_and_heartbeats_by_key() -> None:
