@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from typer.core import TyperCommand
 
-from connectors import told
+from connectors import lsn, told
 from connectors.apply import Result, judge
 from connectors.apply import apply as apply_connectors
 from connectors.connect import ConnectClient, Refused
@@ -238,7 +238,11 @@ def _rehearse(
 def tell_results(results: Sequence[Result], output: Format) -> None:
     """Report what became of connectors; exit 1 unless all went well."""
     columns = ["connector", "action", "state", "lsn", "error"]
-    records = [{name: getattr(result, name) for name in columns} for result in results]
+    records = [
+        {name: getattr(result, name) for name in columns}
+        | {"lsn": None if result.lsn is None else lsn.told(result.lsn)}
+        for result in results
+    ]
     if output is Format.TABLE:
         records = [record | {"error": str(record["error"]).partition("\n")[0]} for record in records]
     report(output, [{name: record[name] for name in columns} for record in records])

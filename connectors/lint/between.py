@@ -189,8 +189,8 @@ def shared(connectors: Sequence[Connector]) -> Iterator[Finding]:
             if not connector.config.get(key):
                 continue
             where = (connector.config[key], *(connector.config.get(each) for each in within))
-            if where in seen:
-                other = seen[where]
+            other = seen.get(where)
+            if other is not None and other.name != connector.name:  # one of the same name is told as that
                 yield _finding(
                     connector, rule, key, f"is already that of {other.origin}; {reason}", "give each its own"
                 )
