@@ -56,6 +56,10 @@ def command(
             steps.insert(0, f"publication {joining.wanted.publication}: ADD TABLE {table}")
         for step in steps:
             say(f"  {step}")
+        for column in joining.untrue:
+            say(
+                f"  [yellow]warning[/]: {table}.{column} may be NULL and has a default: its NULLs arrive as the default"
+            )
         if dry_run:
             report(output, [{"connector": name, "table": table, "step": step} for step in steps])
             return

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from connectors.connector import (
     HEARTBEAT_TABLE,
+    KEEP_NULL,
     PARTITION_ROUTING,
     Connector,
     listed,
@@ -164,6 +165,11 @@ def combinations(connector: Connector) -> Iterator[Finding]:
         yield _finding(
             connector, "queue", "max.queue.size" if "max.queue.size" in config else "max.batch.size",
             f"the queue ({queue}) must be larger than a batch ({batch})", "make max.queue.size at least twice max.batch.size",
+        )  # fmt: skip
+    if (keeps := KEEP_NULL.get(config.get("value.converter", ""))) and not connector.keeps_null:
+        yield _finding(
+            connector, "null-default", f"value.converter.{keeps[0]}",
+            "a NULL in a column that has a default is sent as that default (KAFKA-8713)", f"write {keeps[1]!r}",
         )  # fmt: skip
     if config.get("topic.creation.default.cleanup.policy", "compact") != "compact":
         yield _finding(
