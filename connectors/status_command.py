@@ -243,6 +243,9 @@ def _recalled(settings: Settings) -> dict[str, Remembered]:
         return memory.recall(settings)
     except ServerAway:
         return {}
+    except DownriverError as error:
+        say(f"[yellow]warning:[/] losses that were found before are not told: {escape(str(error))}")
+        return {}
 
 
 def _files(settings: Settings) -> dict[str, Connector]:
