@@ -139,27 +139,6 @@ def test_a_slot_made_again_behind_everybodys_back_is_noticed(lane: OwnLane) -> N
     memory.remember(lane.settings, {lane.name: None})
 
 
-def test_a_promoted_source_stops_the_connector(lane: OwnLane, run: Commands) -> None:
-    watching = guard(lane)
-    healthy(watching)
-    watching.close()
-    known = memory.recall(lane.settings)[lane.name]
-    memory.remember(lane.settings, {lane.name: replace(known, timeline=known.timeline + 6)})
-    heard = looked(guard(lane), Kind.STOPPED)
-    (stopped,) = [event for event in heard if event.kind is Kind.STOPPED]
-    assert (stopped.rule, "timeline" in stopped.text, "DOWNRIVER_EPOCH" in stopped.way_out) == (
-        "source-promoted",
-        True,
-        True,
-    )
-    until(lambda: lane.state() == {"STOPPED"}, "stopped")
-    assert memory.recall(lane.settings)[lane.name].lost.keys() == {"source-promoted"}
-    assert run("guard", lane.name, "--accept").code == 0
-    assert memory.recall(lane.settings) == {}
-    assert run("resume", lane.name).code == 0
-    until(lambda: run("status", "-o", "json").code == 0, "healthy once accepted")
-
-
 def test_a_second_snapshot_is_noticed(lane: OwnLane) -> None:
     """A stream that had streamed, and whose stored position a snapshot writes again."""
     watching = guard(lane)

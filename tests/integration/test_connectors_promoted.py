@@ -98,7 +98,7 @@ def test_a_promoted_standby_stops_the_connector_and_goes_on_once_accepted(
         source.other.stop()
         source.other.start(source.port)  # as when a name or an address moves to the new primary
         event = source.stopped()
-        assert (event.rule, "from timeline 1 to 2" in event.text, "DOWNRIVER_EPOCH" in event.way_out) == (
+        assert (event.rule, "timeline 2, it was 1" in event.text, "DOWNRIVER_EPOCH" in event.way_out) == (
             "source-promoted",
             True,
             True,
