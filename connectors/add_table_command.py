@@ -48,7 +48,10 @@ def command(
             raise BadInput(msg)
         file = live.wanted(settings).get(name)
         if file is None:
-            msg = f"no connector file says {name}: `downriver connectors import {name}` writes one; a table joins file and lane"
+            msg = (
+                f"no connector file says {name}: `downriver connectors import {name} --out connectors` writes one; "
+                "a table joins file and lane"
+            )
             raise BadInput(msg)
         joining = add_table.plan(settings, live.described(there), file, table, tuple(exclude or ()))
         steps = [f"{key}: {before or '-'} → {after or '-'}" for key, (before, after) in joining.changed.items()]

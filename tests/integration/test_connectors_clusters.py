@@ -54,7 +54,7 @@ def test_two_clusters_by_context(stack: RunningStack, second: SecondConnect, tmp
         assert ran("status", there.name, "--context", "there")[0] == 0
         assert ran("status", here.name, "--context", "here", lane=here)[0] == 0
         code, told = ran("status", here.name, "--context", "there")
-        assert (code, told) == (2, f"error: Kafka Connect has no connector {here.name!r}; there are: {there.name}\n")
+        assert (code, told.startswith(f"error: Kafka Connect has no connector {here.name!r}; ")) == (2, True)
         with here.client() as client:
             before = client.config(here.name)
         assert ran("stop", there.name, "--context", "there")[0] == 0
