@@ -315,7 +315,8 @@ def _notes(
     """Tell what concerns no captured table, or no column."""
     for number, name in sorted(names.items()):
         if number not in known:
-            yield f"{name} is a new table: not captured until `downriver connectors add-table {name} CONNECTOR` (docs/add-a-table.md)"
+            adds = f"`downriver connectors add-table {name} CONNECTOR` (docs/add-a-table.md)"
+            yield f"{name} is a new table: not captured until {adds}"
     for statement in listed:
         changed = CHANGES_ROWS.match(statement.text)
         if changed:

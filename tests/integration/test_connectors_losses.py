@@ -1,6 +1,7 @@
-"""A source that is another one from now on: a standby that was promoted, a backup that was restored. On real servers.
+"""What only a source of one's own can lose: a standby that was promoted, a backup that was restored, WAL that ran out.
 
-The guard must stop the connector: its new changes could count as older than what the sinks have.
+Of a source that is another one from now on the guard must stop the connector: its new changes could count as older than what
+the sinks have.
 """
 
 from __future__ import annotations
@@ -140,3 +141,46 @@ def test_a_restored_backup_stops_the_connector(
         told = run("status", "-o", "json")
         assert told.code == Exit.FAILED
         assert {"source-restored", "slot-missing"} <= {each["rule"] for each in told.document[0]["problems"]}
+
+
+def test_wal_that_ran_out_is_a_lost_slot_with_a_way_out(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with source_of_its_own(settings, tmp_path) as source:
+        lane = source.lane
+        run = Commands(monkeypatch, lane.settings, [lane.connector])
+        source.flows()
+        assert run("stop", lane.name).code == 0
+        lane.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
+        lane.execute("SELECT pg_reload_conf()")
+        lane.products(10, first=5)
+
+        def lost() -> bool:
+            lane.execute("CREATE TABLE IF NOT EXISTS filling (n int)")
+            lane.execute("INSERT INTO filling SELECT generate_series(1, 100000)")
+            lane.execute("SELECT pg_switch_wal()")
+            lane.execute("CHECKPOINT")
+            return lane.execute("SELECT wal_status FROM pg_replication_slots WHERE slot_name = %s", lane.name) == [
+                ("lost",)
+            ]
+
+        until(lost, "PostgreSQL gives the slot up")
+        told = run("status", "-o", "json")
+        assert (told.code, told.document[0]["state"]) == (Exit.FAILED, "LOST")
+        assert "slot-lost" in {each["rule"] for each in told.document[0]["problems"]}
+        with lane.client() as client:
+            client.resume(lane.name)
+        until(lambda: "FAILED" in lane.state(), "the task refuses to start")
+        watching = source.guard()
+        heard = [event for _ in range(4) for event in watching.look()]
+        watching.close()
+        assert "slot-lost" in {event.rule for event in heard if event.kind is Kind.PROBLEM}
+        assert Kind.RESTARTED not in {event.kind for event in heard}
+        lane.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
+        lane.execute("SELECT pg_reload_conf()")
+        assert run("stop", lane.name).code == 0
+        assert run("offsets", "reset", lane.name, "--drop-slot", "--yes").code == 0
+        assert run("resume", lane.name).code == 0
+        assert run("guard", lane.name, "--accept").code == 0
+        until(lambda: run("status", "-o", "json").code == 0, "healthy once accepted")
+        source.arrived(15)
