@@ -39,7 +39,8 @@ def grouped(order: Document) -> Document:
 
 def flat(order: Document) -> Document:
     """3 → 2: who knows no currency is told the amount."""
-    return order | order.pop("customer") | {"total": order["total"]["amount"]}
+    customer: Document = order.pop("customer")
+    return order | customer | {"total": order["total"]["amount"]}
 
 
 ORDER = Versions("order.updated", (Step(split, joined), Step(grouped, flat)))
