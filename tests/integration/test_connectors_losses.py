@@ -86,101 +86,98 @@ def source_of_its_own(settings: Settings, folder: Path) -> Iterator[Source]:
             yield Source(lane, server, other, port)
 
 
-def test_a_promoted_standby_stops_the_connector_and_goes_on_once_accepted(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with source_of_its_own(settings, tmp_path) as source:
-        lane, spare = source.lane, free_port()
-        run = Commands(monkeypatch, lane.settings, [lane.connector])
-        source.flows()
-        source.server.copy_to(source.other, source.port, "--write-recovery-conf", "--create-slot", "--slot", "standby")
-        source.other.configure("sync_replication_slots = on\nhot_standby_feedback = on\n")
-        source.other.start(spare)
-        synced = "SELECT true FROM pg_replication_slots WHERE slot_name = %s AND synced AND NOT temporary"
-        until(lambda: bool(ask(spare, synced, lane.name)), "the slot is there after a failover, too", 90)
-        lane.products(5, first=5)
-        source.flows()
-        source.server.stop()
-        ask(spare, "SELECT pg_promote()")
-        source.other.stop()
-        source.other.start(source.port)  # as when a name or an address moves to the new primary
-        lane.products(5, first=10)
-        source.arrived(15)  # it goes on there by itself: nobody but a guard would hear of it
-        event = source.stopped()
-        assert (event.rule, "timeline 2, it was 1" in event.text, "DOWNRIVER_EPOCH" in event.way_out) == (
-            "source-promoted",
-            True,
-            True,
-        ), event
-        told = run("status", "-o", "json")
-        assert (told.code, told.document[0]["state"]) == (Exit.FAILED, "LOST")
-        lane.products(5, first=15)
-        assert run("guard", lane.name, "--accept").code == 0
-        assert run("resume", lane.name).code == 0
-        until(lambda: run("status", "-o", "json").code == 0, "healthy once accepted")
-        source.arrived(20)
-        source.flows()
+@pytest.fixture
+def source(settings: Settings, tmp_path: Path) -> Iterator[Source]:
+    with source_of_its_own(settings, tmp_path) as made:
+        made.flows()
+        yield made
 
 
-def test_a_restored_backup_stops_the_connector(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with source_of_its_own(settings, tmp_path) as source:
-        lane = source.lane
-        run = Commands(monkeypatch, lane.settings, [lane.connector])
-        source.flows()
-        source.server.copy_to(source.other, source.port)
-        lane.products(3000, first=5)
-        source.flows()
-        source.server.stop()
-        source.other.start(source.port)
-        assert lane.execute("SELECT count(*) FROM products") == [(5,)]
-        event = source.stopped()
-        assert event.rule == "source-restored", event
-        assert "DOWNRIVER_EPOCH" in event.way_out
-        told = run("status", "-o", "json")
-        assert told.code == Exit.FAILED
-        assert {"source-restored", "slot-missing"} <= {each["rule"] for each in told.document[0]["problems"]}
+@pytest.fixture
+def run(source: Source, monkeypatch: pytest.MonkeyPatch) -> Commands:
+    return Commands(monkeypatch, source.lane.settings, [source.lane.connector])
 
 
-def test_wal_that_ran_out_is_a_lost_slot_with_a_way_out(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with source_of_its_own(settings, tmp_path) as source:
-        lane = source.lane
-        run = Commands(monkeypatch, lane.settings, [lane.connector])
-        source.flows()
-        assert run("stop", lane.name).code == 0
-        lane.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
-        lane.execute("SELECT pg_reload_conf()")
-        lane.products(10, first=5)
+def test_a_promoted_standby_stops_the_connector_and_goes_on_once_accepted(source: Source, run: Commands) -> None:
+    lane, spare = source.lane, free_port()
+    source.server.copy_to(source.other, source.port, "--write-recovery-conf", "--create-slot", "--slot", "standby")
+    source.other.configure("sync_replication_slots = on\nhot_standby_feedback = on\n")
+    source.other.start(spare)
+    synced = "SELECT true FROM pg_replication_slots WHERE slot_name = %s AND synced AND NOT temporary"
+    until(lambda: bool(ask(spare, synced, lane.name)), "the slot is there after a failover, too", 90)
+    lane.products(5, first=5)
+    source.flows()
+    source.server.stop()
+    ask(spare, "SELECT pg_promote()")
+    source.other.stop()
+    source.other.start(source.port)  # as when a name or an address moves to the new primary
+    lane.products(5, first=10)
+    source.arrived(15)  # it goes on there by itself: nobody but a guard would hear of it
+    event = source.stopped()
+    assert (event.rule, "timeline 2, it was 1" in event.text, "DOWNRIVER_EPOCH" in event.way_out) == (
+        "source-promoted",
+        True,
+        True,
+    ), event
+    told = run("status", "-o", "json")
+    assert (told.code, told.document[0]["state"]) == (Exit.FAILED, "LOST")
+    lane.products(5, first=15)
+    assert run("guard", lane.name, "--accept").code == 0
+    assert run("resume", lane.name).code == 0
+    until(lambda: run("status", "-o", "json").code == 0, "healthy once accepted")
+    source.arrived(20)
+    source.flows()
 
-        def lost() -> bool:
-            lane.execute("CREATE TABLE IF NOT EXISTS filling (n int)")
-            lane.execute("INSERT INTO filling SELECT generate_series(1, 100000)")
-            lane.execute("SELECT pg_switch_wal()")
-            lane.execute("CHECKPOINT")
-            return lane.execute("SELECT wal_status FROM pg_replication_slots WHERE slot_name = %s", lane.name) == [
-                ("lost",)
-            ]
 
-        until(lost, "PostgreSQL gives the slot up")
-        told = run("status", "-o", "json")
-        assert (told.code, told.document[0]["state"]) == (Exit.FAILED, "LOST")
-        assert "slot-lost" in {each["rule"] for each in told.document[0]["problems"]}
-        with lane.client() as client:
-            client.resume(lane.name)
-        until(lambda: "FAILED" in lane.state(), "the task refuses to start")
-        watching = source.guard()
-        heard = [event for _ in range(4) for event in watching.look()]
-        watching.close()
-        assert "slot-lost" in {event.rule for event in heard if event.kind is Kind.PROBLEM}
-        assert Kind.RESTARTED not in {event.kind for event in heard}
-        lane.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
-        lane.execute("SELECT pg_reload_conf()")
-        assert run("stop", lane.name).code == 0
-        assert run("offsets", "reset", lane.name, "--drop-slot", "--yes").code == 0
-        assert run("resume", lane.name).code == 0
-        assert run("guard", lane.name, "--accept").code == 0
-        until(lambda: run("status", "-o", "json").code == 0, "healthy once accepted")
-        source.arrived(15)
+def test_a_restored_backup_stops_the_connector(source: Source, run: Commands) -> None:
+    lane = source.lane
+    source.server.copy_to(source.other, source.port)
+    lane.products(3000, first=5)
+    source.flows()
+    source.server.stop()
+    source.other.start(source.port)
+    assert lane.execute("SELECT count(*) FROM products") == [(5,)]
+    event = source.stopped()
+    assert event.rule == "source-restored", event
+    assert "DOWNRIVER_EPOCH" in event.way_out
+    told = run("status", "-o", "json")
+    assert told.code == Exit.FAILED
+    assert {"source-restored", "slot-missing"} <= {each["rule"] for each in told.document[0]["problems"]}
+
+
+def test_wal_that_ran_out_is_a_lost_slot_with_a_way_out(source: Source, run: Commands) -> None:
+    lane = source.lane
+    assert run("stop", lane.name).code == 0
+    lane.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
+    lane.execute("SELECT pg_reload_conf()")
+    lane.products(10, first=5)
+
+    def lost() -> bool:
+        lane.execute("CREATE TABLE IF NOT EXISTS filling (n int)")
+        lane.execute("INSERT INTO filling SELECT generate_series(1, 100000)")
+        lane.execute("SELECT pg_switch_wal()")
+        lane.execute("CHECKPOINT")
+        return lane.execute("SELECT wal_status FROM pg_replication_slots WHERE slot_name = %s", lane.name) == [
+            ("lost",)
+        ]
+
+    until(lost, "PostgreSQL gives the slot up")
+    told = run("status", "-o", "json")
+    assert (told.code, told.document[0]["state"]) == (Exit.FAILED, "LOST")
+    assert "slot-lost" in {each["rule"] for each in told.document[0]["problems"]}
+    with lane.client() as client:
+        client.resume(lane.name)
+    until(lambda: "FAILED" in lane.state(), "the task refuses to start")
+    watching = source.guard()
+    heard = [event for _ in range(4) for event in watching.look()]
+    watching.close()
+    assert "slot-lost" in {event.rule for event in heard if event.kind is Kind.PROBLEM}
+    assert Kind.RESTARTED not in {event.kind for event in heard}
+    lane.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
+    lane.execute("SELECT pg_reload_conf()")
+    assert run("stop", lane.name).code == 0
+    assert run("offsets", "reset", lane.name, "--drop-slot", "--yes").code == 0
+    assert run("resume", lane.name).code == 0
+    assert run("guard", lane.name, "--accept").code == 0
+    until(lambda: run("status", "-o", "json").code == 0, "healthy once accepted")
+    source.arrived(15)
