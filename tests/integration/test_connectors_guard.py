@@ -15,6 +15,7 @@ from downriver.settings import Settings
 from schemas.registry import SchemaRegistry
 from tests.support.commands import Commands
 from tests.support.lane import OwnLane, own_lane, until
+from tests.support.planning import read
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 
@@ -170,6 +171,9 @@ def test_a_slot_that_somebody_moved_past_the_stored_position_is_told(lane: OwnLa
     assert run("resume", lane.name).code == 0, (
         "Debezium 3.7 goes on in silence, trust_offset or not: restart_lsn is behind"
     )
+    lane.products(1, first=9_001)
+    skus = {sku for _, sku in read(lane, lambda found: "s9001" in {sku for _, sku in found})}
+    assert "s9000" not in skus, "what was committed in between never comes"
     assert run("status", "-o", "json").document[0]["state"] == "LOST", "and the loss stays told"
     assert run("stop", lane.name).code == 0
     assert run("offsets", "reset", lane.name, "--drop-slot", "--yes").code == 0
