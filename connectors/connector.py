@@ -36,6 +36,13 @@ REFERENCE = re.compile(r"\$\{\w+:[^}]+\}")
 """A value that the Connect worker fills in from its environment, a file or a vault."""
 IN_ADDRESS = re.compile(r"(?<=://)[^/@\s:]+:[^/@\s]+(?=@)")
 """User and password inside of an address."""
+KEEP_NULL = {
+    "org.apache.kafka.connect.json.JsonConverter": ("replace.null.with.default", "false"),
+    "io.confluent.connect.avro.AvroConverter": ("ignore.default.for.nullables", "true"),
+    "io.confluent.connect.json.JsonSchemaConverter": ("ignore.default.for.nullables", "true"),
+    "io.confluent.connect.protobuf.ProtobufConverter": ("ignore.default.for.nullables", "true"),
+}
+"""Value converters that can tell a NULL from the column's default (KAFKA-8713), and the setting with which they do."""
 UNIQUE = ("slot.name", "publication.name", "topic.prefix")
 
 
@@ -104,6 +111,12 @@ class Connector:
     def excluded(self) -> frozenset[str]:
         """The columns left out, as schema.table.column."""
         return frozenset(listed(self.config, "column.exclude.list"))
+
+    @property
+    def keeps_null(self) -> bool:
+        """Whether its value converter sends a NULL as NULL where the column has a default."""
+        key, value = KEEP_NULL.get(self.config.get("value.converter", ""), ("", ""))
+        return bool(key) and self.config.get(f"value.converter.{key}") == value
 
 
 def homes(connectors: Iterable[Connector]) -> dict[str, str]:

@@ -409,6 +409,15 @@ def _columns(connector: Connector, source: Captured, names: Iterable[str]) -> It
                 " as an Avro decimal, and no sink reads it as a number",
                 f"ALTER TABLE {table.name} ALTER {seen[0]} TYPE numeric(p, s)",
             )
+        untrue = [column for column in table.untrue if f"{table.name}.{column}" not in connector.excluded]
+        if untrue and not connector.keeps_null:
+            yield Consequence(
+                "null-as-default",
+                Weight.ALLOW,
+                f"{table.name}: {', '.join(untrue)} may be NULL and has a default: its NULLs arrive as the default, which"
+                " Kafka Connect's converter can't tell from them (KAFKA-8713)",
+                f"ALTER TABLE {table.name} ALTER {untrue[0]} SET NOT NULL, or DROP DEFAULT",
+            )
         large = [column for column in table.large if f"{table.name}.{column}" not in connector.excluded]
         if table.out_of_line and table.identity == "f" and large:
             yield Consequence("toast", Weight.NOTE, _twice(table, large, connector))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from connectors import captured, preflight, stored
+from connectors import captured, cause, preflight, stored
 from connectors.connect import ConnectClient, Status
 from connectors.connector import POSTGRES_CONNECTOR, Connector, State, homes, masked
 from connectors.consequences import Consequence, Facts, Weight, judge, left_behind
@@ -34,7 +33,6 @@ class Step(StrEnum):
     """Somebody else's."""
 
 
-INNER = re.compile(r"\[[^\[\]]*\]|\{[^{}]*\}")
 CHANGES = frozenset({Step.CREATE, Step.UPDATE, Step.STATE, Step.DELETE})
 
 
@@ -53,7 +51,7 @@ class Item:
 
     Attributes:
         live_state: empty where Connect does not have it.
-        failed: the first line of why it does not run; empty where it runs.
+        failed: why it does not run, in a sentence; empty where it runs.
     """
 
     connector: str
@@ -143,14 +141,9 @@ def summary(now: Status) -> str:
 
 
 def _why(now: Status | None) -> str:
-    """Return the first line and the first cause of what failed, empty if nothing did."""
+    """Return the sentence at the bottom of what failed, empty if nothing did."""
     traces = [] if now is None else [now.trace, *(task.trace for task in now.tasks)]
-    lines = next((trace.splitlines() for trace in traces if trace), [])
-    causes = [line.strip() for line in lines if line.startswith("Caused by:")]
-    told = ". ".join([line for line in (*lines[:1], *causes[-1:]) if line])
-    while (shorter := INNER.sub("…", told)) != told:  # Debezium prints whole offsets and schemas in brackets
-        told = shorter
-    return told
+    return next((cause.read(trace).text for trace in traces if trace), "")
 
 
 def moves(live: str, wanted_state: State) -> bool:

@@ -10,6 +10,7 @@ from typing import Protocol
 from connectors.connector import (
     EVENT_ROUTER,
     HEARTBEAT_TABLE,
+    KEEP_NULL,
     PARTITION_ROUTING,
     Connector,
     listed,
@@ -166,6 +167,11 @@ def combinations(connector: Connector) -> Iterator[Finding]:
             connector, "queue", "max.queue.size" if "max.queue.size" in config else "max.batch.size",
             f"the queue ({queue}) must be larger than a batch ({batch})", "make max.queue.size at least twice max.batch.size",
         )  # fmt: skip
+    if (keeps := KEEP_NULL.get(config.get("value.converter", ""))) and not connector.keeps_null:
+        yield _finding(
+            connector, "null-default", f"value.converter.{keeps[0]}",
+            "a NULL in a column that has a default is sent as that default (KAFKA-8713)", f"write {keeps[1]!r}",
+        )  # fmt: skip
     if config.get("topic.creation.default.cleanup.policy", "compact") != "compact":
         yield _finding(
             connector, "retention", "topic.creation.default.cleanup.policy",
@@ -203,8 +209,8 @@ def shared(connectors: Sequence[Connector]) -> Iterator[Finding]:
             if not connector.config.get(key):
                 continue
             where = (connector.config[key], *(connector.config.get(each) for each in within))
-            if where in seen:
-                other = seen[where]
+            other = seen.get(where)
+            if other is not None and other.name != connector.name:  # one of the same name is told as that
                 yield _finding(
                     connector, rule, key, f"is already that of {other.origin}; {reason}", "give each its own"
                 )

@@ -17,7 +17,7 @@ from processors.tables.base import Table
 from schemas.compatibility import unreadable
 from schemas.contracts import VALUE, Contracts, other_source
 from schemas.gate import catalog, derive, outbox
-from schemas.gate.catalog import PgColumn, PgTable
+from schemas.gate.catalog import PgTable
 from schemas.gate.effects import SINKS, Context, Effect, Verdict, of_steps
 from schemas.gate.migration import Statement, run, statements
 from schemas.gate.scratch import scratch
@@ -202,7 +202,7 @@ class _Judged:
         before = {each.number: each for each in self.was.columns}
         for each in now.columns:
             was = before.get(each.number)
-            if each.name not in self._excluded and _lies(each) and (was is None or not _lies(was)):
+            if each.name not in self._excluded and derive.untrue(each) and (was is None or not derive.untrue(was)):
                 yield (
                     f"{now.name}.{each.name} may be NULL and has a default: its NULLs would arrive as the default (tried; "
                     "KAFKA-8713)",
@@ -328,7 +328,8 @@ def _notes(
     """Tell what concerns no captured table, or no column."""
     for number, name in sorted(names.items()):
         if number not in known:
-            yield f"{name} is a new table: not captured until `downriver connectors add-table {name}` (docs/add-a-table.md)"
+            adds = f"`downriver connectors add-table {name} CONNECTOR` (docs/add-a-table.md)"
+            yield f"{name} is a new table: not captured until {adds}"
     for statement in listed:
         changed = CHANGES_ROWS.match(statement.text)
         if changed:
@@ -338,11 +339,6 @@ def _notes(
                 yield f"{statement}: changes rows of {full}: what it inserts is sent as events, and nothing else of it"
             elif full in rows:
                 yield f"{statement}: changes rows of {full}, at most about {rows[full]:,}: each is a change that travels"
-
-
-def _lies(column: PgColumn) -> bool:
-    said = derive.default(column) is not None or (column.type == "interval" and column.default is not None)
-    return said and not column.required and not column.generated
 
 
 def for_source(connectors: Sequence[Connector], source: str) -> list[Connector]:

@@ -272,6 +272,11 @@ ADVICE = [
         f"role {SOURCE}: is a superuser; ALTER ROLE {SOURCE} NOSUPERUSER REPLICATION",
     ),
     (
+        "ALTER TABLE reviews ADD height int DEFAULT 7",
+        "ALTER TABLE reviews DROP height",
+        "column public.reviews.height: may be NULL and has a default: its NULLs arrive as the default (KAFKA-8713); ALTER",
+    ),
+    (
         f"SELECT pg_create_logical_replication_slot('{CATALOG}', 'pgoutput')",
         f"SELECT pg_drop_replication_slot('{CATALOG}')",
         f"slot {CATALOG}: was read ",

@@ -87,6 +87,21 @@ FAULTS: list[tuple[dict[str, object], list[tuple[str, Severity]]]] = [
     ({"transforms__routeReviews__partition__topic__num": "4"}, [("partitions", E)]),
     ({"transforms__routeReviews__predicate": None}, [("routes-heartbeats", E), ("routing", E)]),
     ({"max__queue__size": "2048"}, [("queue", E)]),
+    ({"value__converter": "org.apache.kafka.connect.json.JsonConverter"}, [("null-default", E)]),
+    (
+        {
+            "value__converter": "io.confluent.connect.avro.AvroConverter",
+            "value__converter__ignore__default__for__nullables": "false",
+        },
+        [("null-default", E)],
+    ),
+    (
+        {
+            "value__converter": "io.confluent.connect.avro.AvroConverter",
+            "value__converter__ignore__default__for__nullables": "true",
+        },
+        [],
+    ),
     ({"topic__creation__default__cleanup__policy": "delete"}, [("retention", W)]),
     (
         {"table__include__list": "public.products,public.reviews"},
