@@ -259,12 +259,15 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
         written(tmp_path, b"nonsense", "broken.json"),
         written(tmp_path, good, "first.json"),
         written(tmp_path, good, "second.json"),
+        written(
+            tmp_path, good | {"name": "third", "config": good["config"] | {"publication.name": "third"}}, "third.json"
+        ),
     ]
     with pytest.raises(BadInput) as caught:
         load(paths)
     told = str(caught.value)
-    assert told.startswith("6 mistake(s) in the connector files:"), told
+    assert told.startswith("5 mistake(s) in the connector files:"), told
     assert f"{paths[0]}: can't be read: No such file or directory" in told
     assert f"{paths[1]}: is not JSON" in told
     assert f"{paths[3]}: name = 'downriver_accounts': is already that of {paths[2]}" in told
-    assert re.search(rf"{re.escape(str(paths[3]))}:1: slot\.name = 'downriver_accounts': is already that of", told)
+    assert re.search(rf"{re.escape(str(paths[4]))}:1: slot\.name = 'downriver_accounts': is already that of", told)
