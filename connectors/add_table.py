@@ -15,7 +15,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from connectors import preflight, source, topics, transition
+from connectors import captured, preflight, source, topics, transition
 from connectors.connect import ConnectClient
 from connectors.connector import HEARTBEAT_TABLE, Connector, listed
 from downriver.exits import BadInput, DownriverError
@@ -35,6 +35,7 @@ class Joining:
         wanted: the connector as it will be.
         changed: setting → before and after.
         to_publish: the publication lacks the table.
+        untrue: columns whose NULLs will arrive as their default.
     """
 
     table: str
@@ -42,6 +43,7 @@ class Joining:
     wanted: Connector
     changed: Mapping[str, tuple[str, str]]
     to_publish: bool
+    untrue: tuple[str, ...] = ()
 
 
 def plan(settings: Settings, live: Connector, wanted: Connector, table: str, exclude: tuple[str, ...] = ()) -> Joining:
@@ -79,7 +81,8 @@ def plan(settings: Settings, live: Connector, wanted: Connector, table: str, exc
         raise BadInput(msg)
     with source.connected(settings, wanted) as connection:
         published = {row["name"] for row in connection.execute(source.PUBLISHED, {"name": wanted.publication})}
-    return Joining(table, live, wanted, changed, table not in published)
+        untrue = [each for each in captured.untrue(connection, table) if f"{table}.{each}" not in wanted.excluded]
+    return Joining(table, live, wanted, changed, table not in published, () if wanted.keeps_null else tuple(untrue))
 
 
 def with_table(connector: Connector, table: str, exclude: tuple[str, ...]) -> Connector:

@@ -48,7 +48,10 @@ def command(
             raise BadInput(msg)
         file = live.wanted(settings).get(name)
         if file is None:
-            msg = f"no connector file says {name}: `downriver connectors import {name}` writes one; a table joins file and lane"
+            msg = (
+                f"no connector file says {name}: `downriver connectors import {name} --out connectors` writes one; "
+                "a table joins file and lane"
+            )
             raise BadInput(msg)
         joining = add_table.plan(settings, live.described(there), file, table, tuple(exclude or ()))
         steps = [f"{key}: {before or '-'} → {after or '-'}" for key, (before, after) in joining.changed.items()]
@@ -56,6 +59,10 @@ def command(
             steps.insert(0, f"publication {joining.wanted.publication}: ADD TABLE {table}")
         for step in steps:
             say(f"  {step}")
+        for column in joining.untrue:
+            say(
+                f"  [yellow]warning[/]: {table}.{column} may be NULL and has a default: its NULLs arrive as the default"
+            )
         if dry_run:
             report(output, [{"connector": name, "table": table, "step": step} for step in steps])
             return

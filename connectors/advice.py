@@ -10,7 +10,7 @@ from itertools import groupby
 
 import psycopg
 
-from connectors import lsn, repair, source
+from connectors import captured, lsn, repair, source
 from connectors.connector import HEARTBEAT_TABLE, Connector
 from connectors.preflight import Finding
 from connectors.source import Connection
@@ -71,6 +71,7 @@ def advise(settings: Settings, connectors: Sequence[Connector]) -> list[Finding]
                 found += _replicas(connection, here)
                 for connector in here:
                     found += _slot(connection, connector)
+                    found += _nulls(connection, connector)
         except psycopg.Error as error:
             msg = f"PostgreSQL at {where} can't be asked: {str(error).strip()}"
             raise ServerAway(msg) from None
@@ -160,6 +161,20 @@ def _replicas(connection: Connection, connectors: Sequence[Connector]) -> Iterat
                 "is not there after a failover",
                 f'"slot.failover": "true" in {connector.origin} (a slot that exists is changed by the connector\'s next start)',
             )
+
+
+def _nulls(connection: Connection, connector: Connector) -> Iterator[Finding]:
+    """Tell of columns whose NULLs arrive as something else."""
+    if connector.keeps_null:
+        return
+    for table in connector.tables:
+        for column in captured.untrue(connection, table):
+            if f"{table}.{column}" not in connector.excluded:
+                yield _advice(
+                    f"column {table}.{column}",
+                    "may be NULL and has a default: its NULLs arrive as the default (KAFKA-8713)",
+                    f"ALTER TABLE {table} ALTER {column} SET NOT NULL, or DROP DEFAULT",
+                )
 
 
 def _slot(connection: Connection, connector: Connector) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+from connectors import lsn
 from connectors.connect import ConnectClient, Refused, Status
 from connectors.files import Connector, State, load
 from connectors.plan import Item, Plan, Step, make
@@ -294,7 +295,7 @@ def _wait(
 def _late(connector: Connector, now: Result) -> str:
     if connector.state is not State.RUNNING:
         return f"time is over: it is {now.state}, not {connector.state}"
-    position = "no streamed position is stored" if now.lsn is None else f"its position stays at {now.lsn}"
+    position = "no streamed position is stored" if now.lsn is None else f"its position stays at {lsn.told(now.lsn)}"
     return f"time is over: it is {now.state}, {position}"
 
 
@@ -304,8 +305,8 @@ def _seen(client: ConnectClient, connector: Connector, action: Action) -> Result
     if now is None:
         return Result(connector.name, action, "ABSENT")
     error = "\n".join(_errors(now))
-    lsn = None if error else _streamed(client, connector)
-    return Result(connector.name, action, _state(now), lsn, error)
+    position = None if error else _streamed(client, connector)
+    return Result(connector.name, action, _state(now), position, error)
 
 
 def _state(now: Status) -> str:
@@ -337,5 +338,5 @@ def _streamed(client: ConnectClient, connector: Connector) -> int | None:
 def _sentence(result: Result) -> str:
     if result.error:
         return f"{result.connector}: {result.error.splitlines()[0]}"
-    position = "no streamed position yet" if result.lsn is None else f"streaming from LSN {result.lsn}"
+    position = "no streamed position yet" if result.lsn is None else f"streaming from LSN {lsn.told(result.lsn)}"
     return f"{result.connector}: {result.state}, {position}"

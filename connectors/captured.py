@@ -15,6 +15,7 @@ from connectors.connector import Connector
 from connectors.source import connected, where
 from downriver.exits import ServerAway
 from downriver.settings import Settings
+from schemas.gate import catalog, derive
 
 TABLES = """
 SELECT n.nspname || '.' || c.relname AS name, c.relreplident::text AS identity,
@@ -64,6 +65,7 @@ class TableFacts:
         large: columns whose values may be stored out of line (TOAST): no length, or one over 499 characters.
         out_of_line: bytes that are stored so now.
         unbounded: numeric columns without a precision.
+        untrue: columns that may be NULL and have a default that Debezium sends.
     """
 
     name: str
@@ -74,6 +76,7 @@ class TableFacts:
     large: tuple[str, ...]
     out_of_line: int
     unbounded: tuple[str, ...]
+    untrue: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,10 @@ def ask(settings: Settings, connector: Connector) -> Captured:
     try:
         with connected(settings, connector) as connection:
             return Captured(
-                {row["name"]: _table(row) for row in connection.execute(TABLES, [list(connector.tables)])},
+                {
+                    row["name"]: _table(row, untrue(connection, row["name"]))
+                    for row in connection.execute(TABLES, [list(connector.tables)]).fetchall()
+                },
                 _published(connection, connector.config.get("publication.name", "")),
                 {
                     row["name"]: Slot(row["active"], row["wal_status"], row["safe_wal_size"], row["retained"])
@@ -139,11 +145,17 @@ def ask(settings: Settings, connector: Connector) -> Captured:
         raise ServerAway(msg) from None
 
 
-def _table(row: DictRow) -> TableFacts:
+def untrue(connection: psycopg.Connection[DictRow], table: str) -> tuple[str, ...]:
+    """Return the table's columns whose NULLs a converter may take for their default, nothing where there is no table."""
+    described = catalog.table(connection, table)
+    return tuple(column.name for column in described.columns if derive.untrue(column)) if described else ()
+
+
+def _table(row: DictRow, untrue: tuple[str, ...]) -> TableFacts:
     rows = row["tree_rows"] if row["partitioned"] else row["own_rows"]
     key, large, unbounded = (tuple(row[each]) for each in ("key", "large", "unbounded"))
     sizes = int(rows or 0), int(row["bytes"] or 0)
-    return TableFacts(row["name"], *sizes, row["identity"], key, large, row["out_of_line"], unbounded)
+    return TableFacts(row["name"], *sizes, row["identity"], key, large, row["out_of_line"], unbounded, untrue)
 
 
 def _published(connection: psycopg.Connection[DictRow], publication: str) -> frozenset[str] | None:

@@ -7,6 +7,7 @@ import typer
 
 from connectors import (
     add_table_command,
+    clean_command,
     deploying,
     guard_command,
     offsets_command,
@@ -41,4 +42,5 @@ for command in (
 app.command(name="preflight")(preflight_command.command)
 app.command(name="reread")(reread_command.command)
 app.command(name="add-table")(add_table_command.command)
+app.command(name="clean-outbox")(clean_command.command)
 app.add_typer(offsets_command.app, name="offsets", no_args_is_help=True)

@@ -7,7 +7,6 @@ It knows nothing of Debezium or of files.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
@@ -19,8 +18,8 @@ import httpx2
 import orjson
 import stamina
 
+from downriver import tls
 from downriver.exits import BadInput, DownriverError, Exit, ServerAway
-from downriver.kafka import ssl_context
 from downriver.settings import Connect
 
 SNIPPET = 500
@@ -104,17 +103,9 @@ class ConnectClient:
         self._patience_s = patience_s
         self._tell = tell
         password = settings.password.get_secret_value() if settings.password else ""
-        try:
-            verify = ssl_context(settings.tls) if settings.tls.enabled else True
-        except OSError as error:  # ssl.SSLError is one: the file is there, and is no certificate
-            files = [
-                str(path) for path in (settings.tls.ca_file, settings.tls.cert_file, settings.tls.key_file) if path
-            ]
-            msg = f"connect.tls: one of {', '.join(files)} can't be used: {error.strerror or error}"
-            raise BadInput(msg) from None
         self._client = httpx2.Client(
             timeout=settings.timeout_s,
-            verify=verify,
+            verify=tls.context(settings.tls, "connect") if settings.tls.enabled else True,
             auth=(settings.username, password) if settings.username else None,
             transport=transport,
         )
@@ -258,7 +249,7 @@ class ConnectClient:
             msg = f"connect.url = {self._url!r}: {error}; write http://host:port or https://host:port"
             raise BadInput(msg) from None
         except httpx2.HTTPError as error:
-            if explained := _tls(error):
+            if explained := tls.explained(error, "connect"):
                 msg = f"{where} can't be trusted: {explained}"
                 raise Untrusted(msg) from None
             msg = f"{where} can't be reached for {asked}: {str(error) or type(error).__name__}"
@@ -306,23 +297,3 @@ def _status(answer: Any) -> Status:
         Task(task["id"], task["state"], task.get("trace", ""), task.get("worker_id", "")) for task in answer["tasks"]
     )
     return Status(answer["connector"]["state"], answer["connector"].get("trace", ""), tasks)
-
-
-def _tls(error: BaseException) -> str:
-    """Say what is wrong with TLS where that is the reason of `error`, and what to do; empty where it is not."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ssl.SSLError):
-        cause = cause.__cause__ or cause.__context__
-    if cause is None:
-        return ""
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        said = cause.verify_message
-        if "expired" in said or "not yet valid" in said:
-            return f"{said}; renew the server's certificate (or set this machine's clock)"
-        if "mismatch" in said:
-            return f"{said}; write the name that its certificate carries into DOWNRIVER_CONNECT__URL"
-        return f"{said}; name the authority that signed it: DOWNRIVER_CONNECT__TLS__ENABLED, DOWNRIVER_CONNECT__TLS__CA_FILE"
-    said = cause.reason or str(cause)
-    if "CERTIFICATE_REQUIRED" in said or "HANDSHAKE_FAILURE" in said:
-        return f"{said}; it may want a client certificate: DOWNRIVER_CONNECT__TLS__CERT_FILE and DOWNRIVER_CONNECT__TLS__KEY_FILE"
-    return f"{said}; does DOWNRIVER_CONNECT__URL name a port that speaks TLS?"

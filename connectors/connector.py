@@ -6,12 +6,24 @@ Pure: nothing here reads a file or connects to anything.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 POSTGRES_CONNECTOR = "io.debezium.connector.postgresql.PostgresConnector"
 PARTITION_ROUTING = "io.debezium.transforms.partitions.PartitionRouting"
+EVENT_ROUTER = "io.debezium.transforms.outbox.EventRouter"
+EVENT_TOPIC = "outbox.event.${routedByValue}"
+"""The topic of an outbox's event: the EventRouter puts the aggregate's type in."""
+EVENT_FIELDS = {
+    "route.by.field": "aggregatetype",
+    "table.field.event.id": "id",
+    "table.field.event.key": "aggregateid",
+    "table.field.event.payload": "payload",
+    "table.field.event.timestamp": "",
+    "table.field.event.schema.version": "",
+}
+"""What an EventRouter names columns by → the column that it takes by itself."""
 HEARTBEAT_TABLE = "public.downriver_heartbeat"
 """Where each lane's heartbeat query writes, so that an idle lane's position moves."""
 
@@ -24,6 +36,13 @@ REFERENCE = re.compile(r"\$\{\w+:[^}]+\}")
 """A value that the Connect worker fills in from its environment, a file or a vault."""
 IN_ADDRESS = re.compile(r"(?<=://)[^/@\s:]+:[^/@\s]+(?=@)")
 """User and password inside of an address."""
+KEEP_NULL = {
+    "org.apache.kafka.connect.json.JsonConverter": ("replace.null.with.default", "false"),
+    "io.confluent.connect.avro.AvroConverter": ("ignore.default.for.nullables", "true"),
+    "io.confluent.connect.json.JsonSchemaConverter": ("ignore.default.for.nullables", "true"),
+    "io.confluent.connect.protobuf.ProtobufConverter": ("ignore.default.for.nullables", "true"),
+}
+"""Value converters that can tell a NULL from the column's default (KAFKA-8713), and the setting with which they do."""
 UNIQUE = ("slot.name", "publication.name", "topic.prefix")
 
 
@@ -84,9 +103,25 @@ class Connector:
         return listed(self.config, "table.include.list")
 
     @property
+    def outboxes(self) -> frozenset[str]:
+        """The captured tables whose new rows leave as events: they meet an EventRouter, and have no topic of their own."""
+        return frozenset(table for table in self.tables if any(_meeting(self.config, EVENT_ROUTER, table)))
+
+    @property
     def excluded(self) -> frozenset[str]:
         """The columns left out, as schema.table.column."""
         return frozenset(listed(self.config, "column.exclude.list"))
+
+    @property
+    def keeps_null(self) -> bool:
+        """Whether its value converter sends a NULL as NULL where the column has a default."""
+        key, value = KEEP_NULL.get(self.config.get("value.converter", ""), ("", ""))
+        return bool(key) and self.config.get(f"value.converter.{key}") == value
+
+
+def homes(connectors: Iterable[Connector]) -> dict[str, str]:
+    """Return which connector captures which table; heartbeats are everybody's."""
+    return {table: connector.name for connector in connectors for table in connector.tables if table != HEARTBEAT_TABLE}
 
 
 def listed(config: Mapping[str, str], key: str) -> tuple[str, ...]:
@@ -96,11 +131,32 @@ def listed(config: Mapping[str, str], key: str) -> tuple[str, ...]:
 
 def routing(config: Mapping[str, str], table: str) -> tuple[str, ...]:
     """Return what picks the partition of a table's records, `fields/partitions` for each transform that does; none: the key."""
-    topic = f"{config.get('topic.prefix', '')}.{table}"
     found = []
+    for of in _meeting(config, PARTITION_ROUTING, table):
+        parts = (config.get(f"{of}partition.{part}", "") for part in ("payload.fields", "topic.num", "hash.function"))
+        found.append("/".join(part for part in parts if part))
+    return tuple(found)
+
+
+def event_columns(config: Mapping[str, str], table: str) -> frozenset[str]:
+    """Return the columns of an outbox that its EventRouter asks for by name."""
+    return frozenset(
+        column
+        for of in _meeting(config, EVENT_ROUTER, table)
+        for column in (
+            *(config.get(of + key, usual) for key, usual in EVENT_FIELDS.items()),
+            *(part.split(":")[0] for part in listed(config, of + "table.fields.additional.placement")),
+        )
+        if column
+    )
+
+
+def _meeting(config: Mapping[str, str], type_: str, table: str) -> Iterator[str]:
+    """Yield `transforms.NAME.` of each transform of that type which the table's records meet."""
+    topic = f"{config.get('topic.prefix', '')}.{table}"
     for name in listed(config, "transforms"):
         of = f"transforms.{name}."
-        if config.get(of + "type") != PARTITION_ROUTING:
+        if config.get(of + "type") != type_:
             continue
         pattern = config.get(f"predicates.{config.get(of + 'predicate', '')}.pattern", ".*")
         try:
@@ -108,20 +164,22 @@ def routing(config: Mapping[str, str], table: str) -> tuple[str, ...]:
         except re.error:
             meets = False  # Connect refuses it
         if meets:
-            parts = (
-                config.get(f"{of}partition.{part}", "") for part in ("payload.fields", "topic.num", "hash.function")
-            )
-            found.append("/".join(part for part in parts if part))
-    return tuple(found)
+            yield of
 
 
 def renamed(connector: Connector, source: str, database: str) -> Connector:
     """Return the same connector for another source: `source`_<lane> names connector, slot, publication and topics.
 
-    For sources beside the shop, and for tests on a shared stack. The lane is what follows the last _ of the name.
+    For sources beside the shop, and for tests on a shared stack. The lane is what follows the last _ of the name. Events of
+    its outbox go to `source`.outbox.event.<aggregatetype>.
     """
     name = f"{source}_{connector.name.rpartition('_')[2]}"
-    config = dict(connector.config) | dict.fromkeys(UNIQUE, name) | {"database.dbname": database}
+    events = {
+        key: f"{source}.{value}"
+        for key, value in connector.config.items()
+        if key.startswith("transforms.") and value == EVENT_TOPIC
+    }
+    config = dict(connector.config) | dict.fromkeys(UNIQUE, name) | {"database.dbname": database} | events
     return replace(connector, name=name, config=config)
 
 

@@ -7,7 +7,7 @@ loses or re-reads data is applied only with that name (`apply --allow NAME`), on
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -65,6 +65,7 @@ class Facts:
         offset: the stored offset under the wanted name and prefix, None: there is none.
         topics: those of its tables that exist, by name.
         failed: why it does not run, in a line; empty where it runs.
+        homes: captured table → the connector of the files that is to capture it; the tables of others, too.
     """
 
     live: Mapping[str, str] | None
@@ -73,6 +74,7 @@ class Facts:
     source: Captured
     topics: Mapping[str, TopicFacts]
     failed: str = ""
+    homes: Mapping[str, str] = field(default_factory=dict)
 
 
 def judge(connector: Connector, facts: Facts, changed: Iterable[str]) -> list[Consequence]:
@@ -146,7 +148,7 @@ def _ready(connector: Connector, facts: Facts) -> Iterator[Consequence]:
                 f"{name} has no primary key: its records have no key, and a compacted topic refuses them: the task fails",
                 f"ALTER TABLE {name} ADD PRIMARY KEY (…)",
             )
-        if table.identity != "f":
+        if table.identity != "f" and name not in connector.outboxes:  # of those, only inserts matter
             large = f", and {', '.join(table.large)} as “not sent” where unchanged" if table.large else ""
             yield Consequence(
                 "replica-identity",
@@ -292,7 +294,7 @@ def _changes(connector: Connector, facts: Facts, live: Mapping[str, str], keys: 
             "ALTER PUBLICATION … RENAME TO keeps the name only for what is written later; change the tables of the old one",
         )
     yield from _keys(connector, live, keys)
-    yield from _tables(connector, source, live)
+    yield from _tables(connector, facts, live)
     yield from _excluded(connector, live)
     if changed := sorted(
         key
@@ -345,7 +347,8 @@ def _keys(connector: Connector, live: Mapping[str, str], keys: set[str]) -> Iter
         )
 
 
-def _tables(connector: Connector, source: Captured, live: Mapping[str, str]) -> Iterator[Consequence]:
+def _tables(connector: Connector, facts: Facts, live: Mapping[str, str]) -> Iterator[Consequence]:
+    source = facts.source
     before, now = set(listed(live, "table.include.list")), set(connector.tables)
     if added := now - before - {HEARTBEAT_TABLE}:
         yield Consequence(
@@ -356,7 +359,16 @@ def _tables(connector: Connector, source: Captured, live: Mapping[str, str]) -> 
             "`downriver connectors add-table`, which reads them",
         )
         yield from _columns(connector, source, added)
-    if dropped := before - now - {HEARTBEAT_TABLE}:
+    gone = before - now - {HEARTBEAT_TABLE}
+    moved = {table: facts.homes[table] for table in sorted(gone) if table in facts.homes}
+    for table, home in moved.items():
+        yield Consequence(
+            "dropped-table",
+            Weight.ALLOW,
+            f"{table}: captured by {home} from now on: who reads {connector.prefix}.{table} keeps what it has and gets no more",
+            f"apply {home} too; then nothing is lost: its first snapshot reads what is in the table",
+        )
+    if dropped := gone - set(moved):
         yield Consequence(
             "dropped-table",
             Weight.ALLOW,
@@ -396,6 +408,15 @@ def _columns(connector: Connector, source: Captured, names: Iterable[str]) -> It
                 f"{table.name}: {', '.join(seen)} is numeric without precision: it arrives as a record of scale and bytes, not"
                 " as an Avro decimal, and no sink reads it as a number",
                 f"ALTER TABLE {table.name} ALTER {seen[0]} TYPE numeric(p, s)",
+            )
+        untrue = [column for column in table.untrue if f"{table.name}.{column}" not in connector.excluded]
+        if untrue and not connector.keeps_null:
+            yield Consequence(
+                "null-as-default",
+                Weight.ALLOW,
+                f"{table.name}: {', '.join(untrue)} may be NULL and has a default: its NULLs arrive as the default, which"
+                " Kafka Connect's converter can't tell from them (KAFKA-8713)",
+                f"ALTER TABLE {table.name} ALTER {untrue[0]} SET NOT NULL, or DROP DEFAULT",
             )
         large = [column for column in table.large if f"{table.name}.{column}" not in connector.excluded]
         if table.out_of_line and table.identity == "f" and large:

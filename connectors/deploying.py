@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from typer.core import TyperCommand
 
-from connectors import told
+from connectors import lsn, told
 from connectors.apply import Result, judge
 from connectors.apply import apply as apply_connectors
 from connectors.connect import ConnectClient, Refused
@@ -238,7 +238,11 @@ def _rehearse(
 def tell_results(results: Sequence[Result], output: Format) -> None:
     """Report what became of connectors; exit 1 unless all went well."""
     columns = ["connector", "action", "state", "lsn", "error"]
-    records = [{name: getattr(result, name) for name in columns} for result in results]
+    records = [
+        {name: getattr(result, name) for name in columns}
+        | {"lsn": None if result.lsn is None else lsn.told(result.lsn)}
+        for result in results
+    ]
     if output is Format.TABLE:
         records = [record | {"error": str(record["error"]).partition("\n")[0]} for record in records]
     report(output, [{name: record[name] for name in columns} for record in records])
@@ -259,8 +263,11 @@ def export(
     ] = "downriver",
     overlay: OverlayOption = None,
     context: ContextOption = None,
+    output: OutputOption = Format.TABLE,
 ) -> None:
     """Write the connectors of the files, overlay merged in, for other tools: json, strimzi or curl.
+
+    `-o json` tells with --out which files were written; without it the connectors themselves are what is printed.
 
     Exit codes: 2 the files can't be used.
     """
@@ -284,10 +291,12 @@ def export(
         typer.echo(joint.join(texts.values()) if form is not Shape.JSON or len(texts) == 1 else _array(texts), nl=False)
         return
     out.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        path = out / f"{name}{SUFFIX[form]}"
-        path.write_text(text, encoding="utf-8")
+    written = {name: out / f"{name}{SUFFIX[form]}" for name in texts}
+    for name, path in written.items():
+        path.write_text(texts[name], encoding="utf-8")
         say(f"wrote {path}")
+    if output is Format.JSON:
+        print_json([{"connector": name, "file": path} for name, path in written.items()])
 
 
 def _array(texts: dict[str, str]) -> str:
@@ -303,6 +312,7 @@ def import_(
     cluster: Annotated[str, typer.Option("--cluster", metavar="NAME", help="Strimzi: its KafkaConnect.")] = "downriver",
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
     context: ContextOption = None,
+    output: OutputOption = Format.TABLE,
 ) -> None:
     """Write the file of a live connector. A secret that is written out on Connect becomes ${env:…}, and is told.
 
@@ -318,12 +328,14 @@ def import_(
         msg = f"{', '.join(there)}: is there already; --force overwrites it"
         raise BadInput(msg)
     out.mkdir(parents=True, exist_ok=True)
+    records: list[dict[str, object]] = []
     for each in live:
         config, replaced = without_secrets(each.name, each.config)
         connector = Connector(each.name, dict(sorted(config.items())), "Kafka Connect")
         text = as_json(connector) if form is Shape.JSON else as_strimzi(connector, cluster)
         paths[each.name].write_text(text, encoding="utf-8")
         say(f"wrote {paths[each.name]}")
+        records.append({"connector": each.name, "file": paths[each.name], "secrets": replaced})
         for key, variable in replaced.items():
             say(
                 f"[yellow]{key}[/] held a secret, the file says ${{env:{variable}}}: give the Connect workers that variable"
@@ -332,6 +344,8 @@ def import_(
     if found:
         worst = sum(each.severity is Severity.ERROR for each in found)
         say(f"lint finds {worst} error(s) and {len(found) - worst} warning(s): `downriver connectors lint {out}`")
+    if output is Format.JSON:
+        print_json(records)
 
 
 def _known_tables() -> Sequence[KnownTable] | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from connectors import live, memory, observe
-from connectors.connect import ConnectClient, Refused
+from connectors.connect import ConnectClient, Refused, Untrusted
 from connectors.connector import Connector
 from connectors.health import Health, Look, Problem, Remembered, Severity
 from downriver.exits import DownriverError, ServerAway
@@ -141,7 +141,7 @@ class Guard:
                     known[name] = learned(health, known.get(name, Remembered()))
                     events += self._changed(name, health.problems)
                     events += self._act(client, health)
-        except (ServerAway, Refused) as error:
+        except (ServerAway, Refused, Untrusted) as error:  # a certificate may expire while it watches
             return [*events, *self._changed("-", [_away("connect-away", error)])]
         self._before = {health.look.name: health.look for health in self.healths}
         try:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import orjson
 import typer
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from rich.text import Text
 
 from connectors import guard as guarding
@@ -18,6 +18,7 @@ from connectors import live
 from connectors.deploying import ContextOption
 from connectors.guard import Event, Guard, Kind, Limits
 from connectors.health import Health
+from connectors.serving import serve
 from downriver.exits import Exit
 from downriver.output import Format, OutputOption, print_json, report, say, stdout
 from downriver.settings import Settings
@@ -100,7 +101,7 @@ def guard(
     watched = Guard(settings, names or (), live.wanted(settings) if not names else {}, Limits(restarts, pause))
     metrics = Metrics()
     if metrics_port:
-        start_http_server(metrics_port, addr="127.0.0.1", registry=metrics.registry)
+        serve(metrics.registry, metrics_port)
     try:
         while True:
             events = watched.look()

@@ -44,13 +44,17 @@ def sentences(connector: Connector, left: Leftovers) -> list[str]:
     """Say what stays and what it costs."""
     told = []
     if left.slot is not None:
-        lost_after = "" if left.slot.safe_bytes is None else f", lost after {lsn.size(left.slot.safe_bytes)} more"
-        told.append(
-            f"slot {connector.slot} stays and holds {lsn.size(left.slot.retained_bytes)} of WAL, more with each write{lost_after}"
-        )
+        told.append(holds(connector, left.slot))
     if left.publication is not None:
         told.append(f"publication {left.publication} stays")
     return told
+
+
+def holds(connector: Connector, slot: source.Slot) -> str:
+    """Say what a slot that stays costs."""
+    lost_after = "" if slot.safe_bytes is None else f", lost after {lsn.size(slot.safe_bytes)} more"
+    held = lsn.size(slot.retained_bytes)
+    return f"slot {connector.slot} stays and holds {held} of WAL, more with each write{lost_after}"
 
 
 def drop_slot(settings: Settings, connector: Connector) -> bool:

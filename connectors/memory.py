@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from connectors.health import Remembered
-from downriver.exits import ServerAway
+from downriver.exits import DownriverError, ServerAway
 from downriver.kafka import confluent_config
 from downriver.settings import Settings
+from downriver.versions import UnknownVersion, Versions
 
 TIMEOUT_S = 10.0
+VERSIONS = Versions("what the guard remembers")
 
 
 def topic(settings: Settings) -> str:
@@ -26,11 +28,24 @@ def topic(settings: Settings) -> str:
     return f"{settings.group_prefix}.connectors"
 
 
+def encode(value: Remembered) -> bytes:
+    """Return the record of one connector."""
+    return orjson.dumps(asdict(value) | {"version": VERSIONS.newest})
+
+
+def decode(record: bytes) -> Remembered:
+    """Read the record. Raises UnknownVersion where a newer guard wrote it."""
+    held = orjson.loads(record)
+    document = VERSIONS.cast(held, held.get("version", 1))
+    return Remembered(**{each.name: document[each.name] for each in fields(Remembered) if each.name in document})
+
+
 def recall(settings: Settings) -> dict[str, Remembered]:
     """Return what is remembered, by connector; nothing before the first guard.
 
     Raises:
         ServerAway: Kafka does not answer, or not to the end of the topic.
+        DownriverError: a newer guard wrote what this program can't read.
     """
     config = confluent_config(settings.kafka) | {
         "log_level": 0,
@@ -56,7 +71,10 @@ def recall(settings: Settings) -> dict[str, Remembered]:
             if message.value() is None:
                 found.pop(name, None)
             else:
-                found[name] = Remembered(**orjson.loads(message.value()))
+                found[name] = decode(message.value() or b"")
+    except UnknownVersion as error:
+        msg = f"{topic(settings)}: {error}"
+        raise DownriverError(msg) from None
     except KafkaException as error:
         msg = f"Kafka at {settings.kafka.bootstrap} does not tell what the guard remembers: {error.args[0].str()}"
         raise ServerAway(msg) from None
@@ -81,7 +99,7 @@ def remember(settings: Settings, changed: Mapping[str, Remembered | None]) -> No
             producer.produce(
                 topic(settings),
                 key=name.encode(),
-                value=None if value is None else orjson.dumps(asdict(value)),
+                value=None if value is None else encode(value),
                 on_delivery=lambda error, _: failures.append(error.str()) if error else None,
             )
         if producer.flush(TIMEOUT_S):

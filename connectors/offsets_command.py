@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +12,7 @@ import orjson
 import typer
 
 from connectors import leftovers, live, lsn, source, transition
+from connectors.connect import ConnectClient
 from connectors.deploying import ContextOption
 from connectors.files import Connector
 from connectors.health import Offset
@@ -59,10 +62,7 @@ def set_(
     """
     positions = _read(file)
     settings = live.in_use(context)
-    with live.client(settings, live.PATIENCE_S, say) as client:
-        (there,) = live.named(client, [name])
-        transition.require_stopped(client, name, "set")
-        connector = live.described(there)
+    with _at_rest(settings, name, "set") as (client, connector):
         stored = client.positions(name)
         if live.captures(connector):
             _refuse_foreign(connector, positions, file)
@@ -91,10 +91,7 @@ def reset(
     `downriver verify` finds them. `downriver connectors reread` brings what changed in between.
     """
     settings = live.in_use(context)
-    with live.client(settings, live.PATIENCE_S, say) as client:
-        (there,) = live.named(client, [name])
-        transition.require_stopped(client, name, "reset")
-        connector = live.described(there)
+    with _at_rest(settings, name, "reset") as (client, connector):
         stored = client.positions(name)
         if live.captures(connector):
             for sentence in _cost(settings, connector):
@@ -105,6 +102,19 @@ def reset(
             say(f"{name}: slot {connector.slot} dropped")
         after = client.positions(name)
     _told(name, "reset", stored, after, output)
+
+
+@contextmanager
+def _at_rest(settings: Settings, name: str, verb: str) -> Iterator[tuple[ConnectClient, Connector]]:
+    """Give the client and the connector, which must be stopped for its positions to be changed.
+
+    Raises:
+        BadInput: it is not, or there is none.
+    """
+    with live.client(settings, live.PATIENCE_S, say) as client:
+        (there,) = live.named(client, [name])
+        transition.require_stopped(client, name, verb)
+        yield client, live.described(there)
 
 
 def _read(file: Path) -> list[dict[str, Any]]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from connectors import captured, preflight, stored
+from connectors import captured, cause, preflight, stored
 from connectors.connect import ConnectClient, Status
-from connectors.connector import POSTGRES_CONNECTOR, Connector, State, masked
+from connectors.connector import POSTGRES_CONNECTOR, Connector, State, homes, masked
 from connectors.consequences import Consequence, Facts, Weight, judge, left_behind
 from connectors.live import described
 from connectors.topics import present, wanted
@@ -34,7 +33,6 @@ class Step(StrEnum):
     """Somebody else's."""
 
 
-INNER = re.compile(r"\[[^\[\]]*\]|\{[^{}]*\}")
 CHANGES = frozenset({Step.CREATE, Step.UPDATE, Step.STATE, Step.DELETE})
 
 
@@ -53,7 +51,7 @@ class Item:
 
     Attributes:
         live_state: empty where Connect does not have it.
-        failed: the first line of why it does not run; empty where it runs.
+        failed: why it does not run, in a sentence; empty where it runs.
     """
 
     connector: str
@@ -143,14 +141,9 @@ def summary(now: Status) -> str:
 
 
 def _why(now: Status | None) -> str:
-    """Return the first line and the first cause of what failed, empty if nothing did."""
+    """Return the sentence at the bottom of what failed, empty if nothing did."""
     traces = [] if now is None else [now.trace, *(task.trace for task in now.tasks)]
-    lines = next((trace.splitlines() for trace in traces if trace), [])
-    causes = [line.strip() for line in lines if line.startswith("Caused by:")]
-    told = ". ".join([line for line in (*lines[:1], *causes[-1:]) if line])
-    while (shorter := INNER.sub("…", told)) != told:  # Debezium prints whole offsets and schemas in brackets
-        told = shorter
-    return told
+    return next((cause.read(trace).text for trace in traces if trace), "")
 
 
 def moves(live: str, wanted_state: State) -> bool:
@@ -178,8 +171,8 @@ def _judged(
         there = pool.submit(present, settings.kafka, topics)
         offsets = pool.submit(stored.offsets, settings, [connector.name for connector, _ in changing])
         sources = {connector.name: pool.submit(captured.ask, settings, connector) for connector, _ in changing}
-        findings = {connector.name: preflight.check(settings, [connector]) for connector, _ in changing}
-        together = preflight.check(settings, [connector for connector, _ in changing])
+        findings = {connector.name: preflight.check(settings, [connector], connectors) for connector, _ in changing}
+        together = preflight.check(settings, [connector for connector, _ in changing], connectors)
         kept = offsets.result()
         judged: dict[str, Item] = {}
         for connector, item in changing:
@@ -191,6 +184,7 @@ def _judged(
                 sources[connector.name].result(),
                 {name: there.result()[name] for name in own if name in there.result()},
                 item.failed,
+                homes(connectors),
             )
             found = judge(connector, facts, [each.key for each in item.differences])
             judged[connector.name] = _with(item, [*_unready(findings[connector.name], found), *found])

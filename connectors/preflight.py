@@ -5,7 +5,7 @@ What is found here would otherwise fail a task later, or, worse, leave changes o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
+from connectors.connector import homes
 from connectors.files import HEARTBEAT_TABLE, REFERENCE, Connector
 from downriver.exits import BadInput, ServerAway
 from downriver.settings import Settings
@@ -49,6 +50,9 @@ OLDEST_VERSION = 150_000
 """PostgreSQL 15: row filters and what the heartbeats need of them; `server_version_num`."""
 
 
+MIGRATE = "migrate the source first (the sample shop: `downriver shop migrate`)"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One reason why capture would fail or lose changes: the thing, what it is now, what to do.
@@ -79,14 +83,18 @@ def require(settings: Settings, connectors: Sequence[Connector]) -> None:
         raise BadInput(msg)
 
 
-def check(settings: Settings, connectors: Sequence[Connector]) -> list[Finding]:
+def check(settings: Settings, connectors: Sequence[Connector], others: Sequence[Connector] = ()) -> list[Finding]:
     """Return what is wrong with the source, server first, then table by table; empty if it is ready.
 
     A `${…}` for the database or the role stands for the setting of the same meaning; the worker is taken to agree.
 
+    Args:
+        others: connectors that are not checked, and may be who captures a table from now on.
+
     Raises:
         ServerAway: PostgreSQL does not answer, or refuses the login.
     """
+    at_home = homes([*others, *connectors])
     findings: list[Finding] = []
     by_database = sorted(connectors, key=lambda connector: _database(settings, connector))
     for database, group in groupby(by_database, key=lambda connector: _database(settings, connector)):
@@ -98,7 +106,7 @@ def check(settings: Settings, connectors: Sequence[Connector]) -> list[Finding]:
                 for connector in here:
                     role = _filled(connector.config["database.user"], settings.postgres.capture_user)
                     findings += _role(connection, role)
-                    findings += _publication(connection, connector)
+                    findings += _publication(connection, connector, at_home)
                     findings += _tables(connection, connector, role)
         except psycopg.OperationalError as error:
             where = f"{settings.postgres.host}:{settings.postgres.port}"
@@ -194,19 +202,25 @@ def _role(connection: Connection, role: str) -> Iterable[Finding]:
             yield Finding(f"role {role}", lacks, way_out)
 
 
-def _publication(connection: Connection, connector: Connector) -> Iterable[Finding]:
-    """Check that the publication carries inserts, updates and deletes of exactly the captured tables, whole."""
+def _publication(connection: Connection, connector: Connector, at_home: Mapping[str, str]) -> Iterable[Finding]:
+    """Check that the publication carries inserts, updates and deletes of exactly the captured tables, whole.
+
+    Where only an outbox is captured, no deletes: its rows are removed once they are captured, which is nobody's event.
+    """
     name, thing = connector.publication, f"publication {connector.publication}"
+    wanted = ["insert", "update", "delete"]
+    if connector.outboxes and connector.outboxes >= set(connector.tables) - {HEARTBEAT_TABLE}:
+        wanted = ["insert", "update"]
     rows = _rows(connection, "SELECT * FROM pg_publication WHERE pubname = %s", [name])
     if not rows:
         listed = ", ".join(connector.tables)
-        way_out = f"CREATE PUBLICATION {name} FOR TABLE {listed} WITH (publish = 'insert, update, delete')"
-        yield Finding(thing, "does not exist", way_out)
+        way_out = f"CREATE PUBLICATION {name} FOR TABLE {listed} WITH (publish = '{', '.join(wanted)}')"
+        yield Finding(thing, "does not exist", f"{MIGRATE}, or {way_out}" if connector.outboxes else way_out)
         return
     (publication,) = rows
     carried = [kind for kind in ("insert", "update", "delete", "truncate") if publication[f"pub{kind}"]]
-    if carried != ["insert", "update", "delete"]:
-        way_out = f"ALTER PUBLICATION {name} SET (publish = 'insert, update, delete')"
+    if carried != wanted:
+        way_out = f"ALTER PUBLICATION {name} SET (publish = '{', '.join(wanted)}')"
         yield Finding(thing, f"publishes {', '.join(carried) or 'nothing'}", way_out)
     if publication["puballtables"]:
         yield Finding(thing, "is FOR ALL TABLES", "make it again with the lane's tables only: FOR TABLE …")
@@ -215,8 +229,12 @@ def _publication(connection: Connection, connector: Connector) -> Iterable[Findi
     for table in sorted(set(connector.tables) - set(published)):
         yield Finding(thing, f"lacks {table}", f"ALTER PUBLICATION {name} ADD TABLE {table}")
     for table in sorted(set(published) - set(connector.tables)):
-        way_out = f"ALTER PUBLICATION {name} DROP TABLE {table}, or capture it in {connector.origin}"
-        yield Finding(thing, f"carries {table}, which {connector.name} does not capture", way_out)
+        value = f"carries {table}, which {connector.name} does not capture"
+        way_out = f"ALTER PUBLICATION {name} DROP TABLE {table}"
+        if home := at_home.get(table):
+            yield Finding(thing, f"{value}: it moves to {home}", f"{MIGRATE}, or {way_out}")
+        else:
+            yield Finding(thing, value, f"{way_out}, or capture it in {connector.origin}")
     for table, row in sorted(published.items()):
         if row["some_columns"]:
             yield Finding(
@@ -238,7 +256,7 @@ def _tables(connection: Connection, connector: Connector, role: str) -> Iterable
         row, thing = rows[table], f"table {table}"
         if not row["has_key"]:
             yield Finding(thing, "has no primary key", f"ALTER TABLE {table} ADD PRIMARY KEY (…)")
-        if not row["full_identity"]:
+        if not row["full_identity"] and table not in connector.outboxes:
             yield Finding(thing, "lacks REPLICA IDENTITY FULL", f"ALTER TABLE {table} REPLICA IDENTITY FULL")
         if row["readable"] is False:
             yield Finding(thing, f"can't be read by {role}", f"GRANT SELECT ON {table} TO {role}, USAGE on its schema")

@@ -100,6 +100,12 @@ def capturing(settings: Settings, client: ConnectClient, table: str, name: str =
         msg = f"{table} is captured by {', '.join(each.name for each in capture)}: say which, --connector NAME"
         raise BadInput(msg)
     (found,) = capture
+    if table in found.outboxes:
+        msg = (
+            f"{table} is an outbox: a re-read is an update, which sends no event. To send again what is still in it, stop"
+            f" {found.name}, `downriver connectors offsets reset {found.name} --drop-slot`, and resume it"
+        )
+        raise BadInput(msg)
     (health,) = observe.healths(settings, client, [found.name], {})
     if not health.look.running:
         msg = f"connector {found.name} is {health.state}: what is re-read now would wait in its slot; let it run first"

@@ -177,12 +177,12 @@ def _told_what_stays(settings: Settings, there: Live) -> None:
     if not live.captures(connector):
         return
     try:
-        left = leftovers.find(settings, connector)
+        slot = leftovers.find(settings, connector).slot
     except DownriverError as error:
         say(f"{there.name}: what its slot holds is not known: {error}")
         return
-    for sentence in leftovers.sentences(connector, left)[:1]:
-        say(f"{there.name}: {sentence}")
+    if slot is not None:
+        say(f"{there.name}: {leftovers.holds(connector, slot)}")
 
 
 def _to_delete(

@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
+import orjson
 import typer
 from rich.console import Group, RenderableType
 from rich.live import Live as Screen
 from rich.markup import escape
+from rich.table import Table
 from rich.text import Text
 
 from connectors import live, lsn, memory, observe
@@ -62,7 +64,7 @@ def status(
         if output is Format.JSON:
             print_json([document(health) for health in healths])
         else:
-            stdout.print(page(healths))
+            _print(healths)
     if not all(health.ok for health in healths):
         raise typer.Exit(Exit.FAILED)
 
@@ -85,7 +87,7 @@ def get(
                 print_json(documents if len(documents) > 1 else documents[0])
                 return
             for name, config in found.items():
-                stdout.print(table(["SETTING", "VALUE"], [[key, escape(value)] for key, value in config.items()], name))
+                stdout.print(_settings(config, name))
             return
         report(
             output,
@@ -120,12 +122,13 @@ def describe(
     if output is Format.JSON:
         print_json(shown)
         return
-    stdout.print(page([health]))
+    _print([health])
     report(output, [{"topic": topic} for topic in health.look.topics], ["topic"])
     for position in shown["offsets"] if isinstance(shown["offsets"], list) else ():
-        stdout.print(f"\nstored at {position['partition']}: {position['offset']}")
+        at, offset = (orjson.dumps(position.get(key)).decode() for key in ("partition", "offset"))
+        stdout.print(f"\nstored at {at}: {offset}", soft_wrap=True, highlight=False, markup=False)
     stdout.print()
-    stdout.print(table(["SETTING", "VALUE"], [[key, escape(value)] for key, value in live.shown(there.config).items()]))
+    stdout.print(_settings(live.shown(there.config)))
     for task in there.status.tasks if there.status else ():
         if task.trace:
             stdout.print(f"\ntask {task.id} on {task.worker}: {escape(task.trace)}")
@@ -181,8 +184,6 @@ def page(healths: Sequence[Health]) -> Group:
     """Return the table for people, and every problem below it."""
     rows = [_row(health) for health in healths]
     grid = table(COLUMNS, rows)
-    for column in grid.columns:
-        column.overflow = "fold"  # never half a name
     parts: list[RenderableType] = [grid]
     for health in healths:
         for problem in health.problems:
@@ -191,6 +192,18 @@ def page(healths: Sequence[Health]) -> Group:
             if problem.way_out:
                 parts.append(Text(f"  way out: {problem.way_out}"))
     return Group(*parts)
+
+
+def _print(healths: Sequence[Health]) -> None:
+    """Print it once: a way out on one line, so that its commands can be copied."""
+    for part in page(healths).renderables:
+        stdout.print(part, soft_wrap=isinstance(part, Text))
+
+
+def _settings(config: Mapping[str, str], title: str | None = None) -> Table:
+    made = table(["SETTING", "VALUE"], [[key, escape(value)] for key, value in config.items()], title)
+    made.columns[0].no_wrap = True
+    return made
 
 
 def _row(health: Health) -> list[str]:
@@ -229,6 +242,9 @@ def _recalled(settings: Settings) -> dict[str, Remembered]:
     try:
         return memory.recall(settings)
     except ServerAway:
+        return {}
+    except DownriverError as error:
+        say(f"[yellow]warning:[/] losses that were found before are not told: {escape(str(error))}")
         return {}
 
 

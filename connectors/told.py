@@ -22,6 +22,8 @@ SIGNS = {
 }
 COLOURS = {Weight.NOTE: "dim", Weight.WARNING: "yellow", Weight.ALLOW: "bold red", Weight.BLOCKS: "bold red"}
 LABELS = {Weight.NOTE: "note", Weight.WARNING: "warning", Weight.ALLOW: "needs --allow", Weight.BLOCKS: "blocks"}
+OURS = CHANGES | {Step.NONE}
+"""Of these a file says what they are to do."""
 SHORT = 8
 """Settings of a new connector that are listed; more are counted."""
 
@@ -51,7 +53,7 @@ def plan_records(plan: Plan) -> list[dict[str, object]]:
             "connector": item.connector,
             "action": item.step,
             "changes": item.changes,
-            "state": {"live": item.live_state or None, "wanted": item.state or None},
+            "state": {"live": item.live_state or None, "wanted": item.state or None if item.step in OURS else None},
             "differences": [{"key": each.key, "live": each.live, "wanted": each.wanted} for each in item.differences],
             "consequences": [
                 {

@@ -58,6 +58,8 @@ def wanted(connector: Connector) -> Iterator[NewTopic]:
     """
     groups = [name for name in connector.config.get("topic.creation.groups", "").split(",") if name]
     for table in connector.tables:
+        if table in connector.outboxes:
+            continue  # Connect makes the topics of events: the aggregates' types are the application's
         topic = f"{connector.prefix}.{table}"
         group = next((name for name in groups if _includes(connector, name, topic)), "default")
         settings = _settings(connector, "default") | _settings(connector, group)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ssl
 from typing import Any
 
-from downriver.settings import Kafka, Tls
+from downriver import tls
+from downriver.settings import Kafka
 
 
 def confluent_config(kafka: Kafka) -> dict[str, Any]:
@@ -43,13 +43,5 @@ def aiokafka_config(kafka: Kafka) -> dict[str, Any]:
             "sasl_plain_password": kafka.sasl_password.get_secret_value(),
         }
     if kafka.security_protocol.endswith("SSL"):
-        config["ssl_context"] = ssl_context(kafka.tls)
+        config["ssl_context"] = tls.context(kafka.tls, "kafka")
     return config
-
-
-def ssl_context(tls: Tls) -> ssl.SSLContext:
-    """Return a verifying TLS context for the client side."""
-    context = ssl.create_default_context(cafile=str(tls.ca_file) if tls.ca_file else None)
-    if tls.cert_file:
-        context.load_cert_chain(str(tls.cert_file), str(tls.key_file) if tls.key_file else None)
-    return context

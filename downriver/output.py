@@ -35,6 +35,8 @@ def print_json(value: Any) -> None:
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> Table:
     """Build a rich table; `rows` hold one cell for each of `columns`."""
     built = Table(*columns, title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for column in built.columns:
+        column.overflow = "fold"  # never half a name
     for row in rows:
         built.add_row(*(cell if isinstance(cell, str) else "-" if cell is None else str(cell) for cell in row))
     return built

@@ -11,16 +11,20 @@ fields whose attributes hold it. Nothing is ever sent with it. Pure but for `Agr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from downriver.exits import DownriverError
-from schemas.registry import SchemaRegistry
+from downriver.versions import UnknownVersion, Versions
+from schemas.registry import RegistryAway, SchemaRegistry, Version
 from schemas.rows import STOPS, Column, Kind, changes
 
 SUFFIX = "-agreed"
 ATTRIBUTE = "downriver"
 TRIES = 10
+VERSIONS = Versions("a note")
+KNOWN = frozenset(each.name for each in fields(Column))
+"""What this program knows to say of a column; what a newer one adds within a version is passed over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,7 @@ class Agreed:
     def document(self, topic: str, number: int) -> dict[str, Any]:
         """Return the note as an Avro record without fields: what the registry takes. `number` makes it one of its own."""
         held = {
+            "version": VERSIONS.newest,
             "number": number,
             "columns": {
                 name: {"since": seen.since}
@@ -124,11 +129,16 @@ class Agreed:
 
 
 def read(document: Mapping[str, Any]) -> Agreed:
-    """Read what `document` wrote."""
+    """Read what `document` wrote.
+
+    Raises:
+        UnknownVersion: a newer worker wrote it.
+    """
     held = document.get(ATTRIBUTE) or {}
+    held = VERSIONS.cast(held, held.get("version", 1))
     columns = {}
     for name, each in (held.get("columns") or {}).items():
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in each.items() if k != "since"}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in each.items() if k in KNOWN}
         columns[name] = Seen(Column(**values), int(each["since"]))
     return Agreed(
         columns, held.get("gone") or {}, frozenset(held.get("accepted") or ()), dict(held.get("waiting") or {})
@@ -151,8 +161,7 @@ class Agreements:
 
     def read(self, topic: str) -> Agreed:
         """Return the note on the topic, an empty one if there is none. Raises RegistryAway."""
-        newest = self._registry.version(topic + SUFFIX)
-        return Agreed() if newest is None else read(newest.schema)
+        return _read(topic, self._registry.version(topic + SUFFIX))
 
     def topics(self) -> list[str]:
         """Return the topics that there is a note on. Raises RegistryAway."""
@@ -168,7 +177,7 @@ class Agreements:
         """
         for _ in range(TRIES):
             newest = self._registry.version(topic + SUFFIX)
-            held = Agreed() if newest is None else read(newest.schema)
+            held = _read(topic, newest)
             wanted = change(held)
             if wanted == held:
                 return held
@@ -177,3 +186,12 @@ class Agreements:
             self._registry.register(topic + SUFFIX, wanted.document(topic, number))
         msg = f"the note {topic}{SUFFIX} is written by others again and again"
         raise DownriverError(msg)
+
+
+def _read(topic: str, newest: Version | None) -> Agreed:
+    """Return the note of that version of the subject; records wait for a worker that can read it, as for a registry."""
+    try:
+        return Agreed() if newest is None else read(newest.schema)
+    except UnknownVersion as error:
+        msg = f"{topic}{SUFFIX} in the registry: {error}"
+        raise RegistryAway(msg) from None

@@ -15,8 +15,8 @@ from urllib.parse import quote
 import httpx2
 import orjson
 
+from downriver import tls
 from downriver.exits import DownriverError
-from downriver.kafka import ssl_context
 from downriver.settings import Registry
 
 NO_SUCH_SCHEMA = 40403
@@ -70,7 +70,7 @@ class SchemaRegistry:
         password = settings.password.get_secret_value() if settings.password else ""
         self._client = httpx2.Client(
             timeout=settings.timeout_s,
-            verify=ssl_context(settings.tls) if settings.tls.enabled else True,
+            verify=tls.context(settings.tls, "registry") if settings.tls.enabled else True,
             auth=(settings.username, password) if settings.username else None,
             headers={"Accept": "application/vnd.schemaregistry.v1+json, application/json"},
             transport=transport,
@@ -216,6 +216,9 @@ class SchemaRegistry:
             msg = f"the schema registry at {url} did not answer within {self._timeout_s:g} s"
             raise RegistryAway(msg) from None
         except httpx2.HTTPError as error:
+            if why := tls.explained(error, "registry"):
+                msg = f"the schema registry at {self._url} can't be trusted: {why}"
+                raise RegistryAway(msg) from None
             msg = f"the schema registry at {url} can't be reached: {str(error) or type(error).__name__}"
             raise RegistryAway(msg) from None
 

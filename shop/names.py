@@ -10,9 +10,15 @@ from dataclasses import dataclass
 LANES: dict[str, tuple[str, ...]] = {
     "inventory": ("inventory",),
     "catalog": ("products", "reviews"),
-    "accounts": ("users", "addresses", "orders", "order_items", "payments", "outbox"),
+    "accounts": ("users", "addresses", "orders", "order_items", "payments"),
 }
 """Lane → the tables that it carries. A lane has one connector, one slot and one publication."""
+
+OUTBOX = "outbox"
+"""The table of events. No lane carries it: its rows leave as events, by a connector, slot and publication of their own."""
+
+EVENTS = "events"
+"""Ends the name of that publication, as a lane does of its own."""
 
 TABLES: tuple[str, ...] = (
     "users",
@@ -25,7 +31,7 @@ TABLES: tuple[str, ...] = (
     "payments",
     "outbox",
 )
-"""Every captured table, parents before the tables that refer to them."""
+"""Every captured table, the outbox among them, parents before the tables that refer to them."""
 
 HEARTBEAT = "downriver_heartbeat"
 """The table that the connectors' heartbeats write; published in every lane, one row each."""

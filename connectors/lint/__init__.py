@@ -38,6 +38,7 @@ def check(
         found += between.names(connector)
         found += values.check(connector)
         found += between.combinations(connector)
+        found += between.events(connector)
     found += between.shared(connectors)
     found += between.file_names(connectors)
     if tables is not None:

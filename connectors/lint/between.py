@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 from connectors.connector import (
+    EVENT_ROUTER,
     HEARTBEAT_TABLE,
+    KEEP_NULL,
     PARTITION_ROUTING,
     Connector,
     listed,
@@ -165,12 +167,30 @@ def combinations(connector: Connector) -> Iterator[Finding]:
             connector, "queue", "max.queue.size" if "max.queue.size" in config else "max.batch.size",
             f"the queue ({queue}) must be larger than a batch ({batch})", "make max.queue.size at least twice max.batch.size",
         )  # fmt: skip
+    if (keeps := KEEP_NULL.get(config.get("value.converter", ""))) and not connector.keeps_null:
+        yield _finding(
+            connector, "null-default", f"value.converter.{keeps[0]}",
+            "a NULL in a column that has a default is sent as that default (KAFKA-8713)", f"write {keeps[1]!r}",
+        )  # fmt: skip
     if config.get("topic.creation.default.cleanup.policy", "compact") != "compact":
         yield _finding(
             connector, "retention", "topic.creation.default.cleanup.policy",
             "the latest change of a row is deleted after the retention: a new sink would miss it", "write 'compact'",
             Severity.WARNING,
         )  # fmt: skip
+
+
+def events(connector: Connector) -> Iterator[Finding]:
+    """What an EventRouter must not meet."""
+    if HEARTBEAT_TABLE not in connector.outboxes:
+        return
+    for name in listed(connector.config, "transforms"):
+        if connector.config.get(f"transforms.{name}.type") == EVENT_ROUTER:
+            yield _finding(
+                connector, "routes-heartbeats", f"transforms.{name}.type",
+                "it also meets the heartbeat's rows, which are no events: the task fails with the first",
+                "give it a TopicNameMatches predicate that only the outbox matches",
+            )  # fmt: skip
 
 
 def shared(connectors: Sequence[Connector]) -> Iterator[Finding]:
@@ -189,8 +209,8 @@ def shared(connectors: Sequence[Connector]) -> Iterator[Finding]:
             if not connector.config.get(key):
                 continue
             where = (connector.config[key], *(connector.config.get(each) for each in within))
-            if where in seen:
-                other = seen[where]
+            other = seen.get(where)
+            if other is not None and other.name != connector.name:  # one of the same name is told as that
                 yield _finding(
                     connector, rule, key, f"is already that of {other.origin}; {reason}", "give each its own"
                 )
@@ -224,7 +244,7 @@ def tables(connectors: Sequence[Connector], known: Iterable[KnownTable], *, whol
             captured.add(name)
             table = described.get(name)
             if table is None:
-                if name not in {HEARTBEAT_TABLE, connector.config.get("signal.data.collection")}:
+                if name not in {HEARTBEAT_TABLE, *connector.outboxes, connector.config.get("signal.data.collection")}:
                     yield _finding(
                         connector, "table-unknown", "table.include.list",
                         f"{name} has no file in processors/tables/: its records reach no sink", "describe it, or leave it out",

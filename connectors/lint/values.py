@@ -94,7 +94,7 @@ RULES = (
         "offset.mismatch.strategy",
         one_of("trust_offset"),
         "a slot that is ahead of the stored offset loses the changes between without a word (PostgreSQL 15+)",
-        "must be 'trust_offset': the task fails and says so",
+        "must be 'trust_offset': the task fails where the slot was made again; a moved slot is told by `connectors guard`",
     ),
     Rule(
         "slot-dropped",

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import faust
 from faust.transport.drivers import TRANSPORTS
 
+from downriver import tls
 from downriver.exits import DownriverError
-from downriver.kafka import ssl_context
 from downriver.settings import Kafka, Settings, load
 from processors.engine.transport import SCHEME, BatchSchema
 from processors.engine.waiting import WaitedTooLong
@@ -116,10 +116,10 @@ def _credentials(kafka: Kafka) -> Any:
             username=kafka.sasl_username,
             password=kafka.sasl_password.get_secret_value(),
             mechanism=kafka.sasl_mechanism,
-            ssl_context=ssl_context(kafka.tls) if kafka.security_protocol == "SASL_SSL" else None,
+            ssl_context=tls.context(kafka.tls, "kafka") if kafka.security_protocol == "SASL_SSL" else None,
         )
     if kafka.security_protocol == "SSL":
-        return faust.SSLCredentials(ssl_context(kafka.tls))
+        return faust.SSLCredentials(tls.context(kafka.tls, "kafka"))
     return None
 
 

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from downriver.versions import Versions
 from processors.propagation.figures import ACCURACY, Figures
 
-FORM = 1
-"""The version of the stored form; a worker refuses one it does not know."""
+VERSIONS = Versions("a propagation state")
+"""A worker refuses a version that it does not know."""
 
 
 class StateKey(NamedTuple):
@@ -62,7 +63,7 @@ class State:
         """Return the record value: compact JSON."""
         return orjson.dumps(
             {
-                "form": FORM,
+                "form": VERSIONS.newest,
                 "accuracy": ACCURACY,
                 "visible": self.visible,
                 "dead_letters": self.dead_letters,
@@ -76,11 +77,13 @@ class State:
         """Return the state that `encode` gave.
 
         Raises:
-            ValueError: it is something else, or of another form.
+            ValueError: it is something else; UnknownVersion: of a version that a newer worker wrote.
         """
         stored = _parsed(value)
-        if not isinstance(stored, Mapping) or stored.get("form") != FORM or stored.get("accuracy") != ACCURACY:
-            msg = f"{value[:80]!r} is no propagation state of form {FORM} with accuracy {ACCURACY}"
+        if isinstance(stored, Mapping) and isinstance(stored.get("form"), int):
+            stored = VERSIONS.cast(stored, stored["form"])
+        if not isinstance(stored, Mapping) or stored.get("accuracy") != ACCURACY:
+            msg = f"{value[:80]!r} is no propagation state with accuracy {ACCURACY}"
             raise ValueError(msg)
         try:
             return cls(

@@ -19,6 +19,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 from downriver.exits import BadInput, DownriverError, ServerAway
 from downriver.kafka import aiokafka_config, confluent_config
 from downriver.settings import Settings
+from downriver.versions import UnknownVersion
 from processors.propagation.state import State, StateKey
 
 TIMEOUT_S = 10.0
@@ -169,6 +170,9 @@ def decoded(settings: Settings, key: StateKey, value: bytes) -> State:
     """
     try:
         return State.decode(value)
+    except UnknownVersion as error:
+        msg = f"{topic_name(settings)}, key {key.encode().decode()}: {error}"
+        raise DownriverError(msg) from None
     except ValueError as error:
         msg = (
             f"{topic_name(settings)}, key {key.encode().decode()}: {error}; delete the topic to start the figures anew"

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import psycopg
 from psycopg.rows import dict_row
-
-from schemas.gate.scratch import Connection
 
 COLUMNS = """
 WITH RECURSIVE base AS (
@@ -100,7 +99,7 @@ class PgTable:
     columns: Sequence[PgColumn] = field(default_factory=tuple)
 
 
-def table(connection: Connection, name: str) -> PgTable | None:
+def table(connection: psycopg.Connection[Any], name: str) -> PgTable | None:
     """Return the table `schema.table`, None if there is none."""
     with connection.cursor(row_factory=dict_row) as cursor:
         found = cursor.execute(TABLE, [name]).fetchone()
@@ -111,13 +110,13 @@ def table(connection: Connection, name: str) -> PgTable | None:
     return PgTable(found["id"], name, tuple(found["key"]), found["identity"], tuple(found["publications"]), listed)
 
 
-def tables(connection: Connection) -> dict[int, str]:
+def tables(connection: psycopg.Connection[Any]) -> dict[int, str]:
     """Return every table of the database: id → `schema.table`."""
     with connection.cursor(row_factory=dict_row) as cursor:
         return {row["id"]: row["name"] for row in cursor.execute(ALL).fetchall()}
 
 
-def rows(connection: Connection, name: str) -> int:
+def rows(connection: psycopg.Connection[Any], name: str) -> int:
     """Return about how many rows the table has, by the server's statistics."""
     found = connection.execute(ROWS, [name]).fetchone()
     return int(str(found[0])) if found and found[0] is not None else 0

@@ -138,6 +138,12 @@ def default(column: PgColumn) -> Any:
         return None
 
 
+def untrue(column: PgColumn) -> bool:
+    """Tell whether a NULL in the column is sent as its default: Connect's converters take one for the other (KAFKA-8713)."""
+    said = default(column) is not None or (column.type == "interval" and column.default is not None)
+    return said and not column.required and not column.generated
+
+
 def _type(column: PgColumn) -> Type:
     if column.element is not None:
         inner = PgColumn(

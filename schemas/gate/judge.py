@@ -16,8 +16,8 @@ from processors.tables import TABLES
 from processors.tables.base import Table
 from schemas.compatibility import unreadable
 from schemas.contracts import VALUE, Contracts, other_source
-from schemas.gate import catalog, derive
-from schemas.gate.catalog import PgColumn, PgTable
+from schemas.gate import catalog, derive, outbox
+from schemas.gate.catalog import PgTable
 from schemas.gate.effects import SINKS, Context, Effect, Verdict, of_steps
 from schemas.gate.migration import Statement, run, statements
 from schemas.gate.scratch import scratch
@@ -76,6 +76,10 @@ def judge(
         was, now = before[name], after[name]
         if was is None:
             continue
+        if name in connector.outboxes:
+            if (effect := outbox.effect(connector, was, now, file_of(connector))) is not None:
+                effects.append(effect)
+            continue
         subject = f"{connector.prefix}.{name}{VALUE}"
         judged = _Judged(connector, _table(name), subject, was, now, rows[name], listed, contracts)
         effect = judged.effect()
@@ -83,7 +87,14 @@ def judge(
             effects.append(effect)
             if (schema := judged.schema()) is not None:
                 schemas[subject] = schema
-    return Judgement(effects, list(_notes(known, names, listed, rows)), schemas)
+    events = frozenset().union(*(connector.outboxes for connector in connectors))
+    return Judgement(effects, list(_notes(known, names, listed, rows, events)), schemas)
+
+
+def file_of(connector: Connector) -> str:
+    """Return the connector's file, as short as it can be named from here."""
+    path = Path(connector.origin)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _table(name: str) -> Table | None:
@@ -153,9 +164,7 @@ class _Judged:
 
     @property
     def _file(self) -> str:
-        """The connector's file, as short as it can be named from here."""
-        path = Path(self.connector.origin)
-        return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+        return file_of(self.connector)
 
     def _gone(self, what: str, then: str) -> Effect:
         name = self.was.name
@@ -193,7 +202,7 @@ class _Judged:
         before = {each.number: each for each in self.was.columns}
         for each in now.columns:
             was = before.get(each.number)
-            if each.name not in self._excluded and _lies(each) and (was is None or not _lies(was)):
+            if each.name not in self._excluded and derive.untrue(each) and (was is None or not derive.untrue(was)):
                 yield (
                     f"{now.name}.{each.name} may be NULL and has a default: its NULLs would arrive as the default (tried; "
                     "KAFKA-8713)",
@@ -310,24 +319,26 @@ class _Judged:
 
 
 def _notes(
-    known: Mapping[int, str], names: Mapping[int, str], listed: Sequence[Statement], rows: Mapping[str, int]
+    known: Mapping[int, str],
+    names: Mapping[int, str],
+    listed: Sequence[Statement],
+    rows: Mapping[str, int],
+    events: frozenset[str],
 ) -> Iterator[str]:
     """Tell what concerns no captured table, or no column."""
     for number, name in sorted(names.items()):
         if number not in known:
-            yield f"{name} is a new table: not captured until `downriver connectors add-table {name}` (docs/add-a-table.md)"
+            adds = f"`downriver connectors add-table {name} CONNECTOR` (docs/add-a-table.md)"
+            yield f"{name} is a new table: not captured until {adds}"
     for statement in listed:
         changed = CHANGES_ROWS.match(statement.text)
         if changed:
             name = changed[1].replace('"', "")
             full = name if "." in name else f"public.{name}"
-            if full in rows:
+            if full in events:
+                yield f"{statement}: changes rows of {full}: what it inserts is sent as events, and nothing else of it"
+            elif full in rows:
                 yield f"{statement}: changes rows of {full}, at most about {rows[full]:,}: each is a change that travels"
-
-
-def _lies(column: PgColumn) -> bool:
-    said = derive.default(column) is not None or (column.type == "interval" and column.default is not None)
-    return said and not column.required and not column.generated
 
 
 def for_source(connectors: Sequence[Connector], source: str) -> list[Connector]:

@@ -54,7 +54,7 @@ def statements(paths: Sequence[Path]) -> list[Statement]:
         try:
             text = path.read_text()
         except (OSError, UnicodeDecodeError) as error:
-            msg = f"{path}: can't be read: {error}"
+            msg = f"{path}: can't be read: {getattr(error, 'strerror', None) or error}"
             raise BadInput(msg) from None
         mine = list(_split(text, path))
         if not mine:

@@ -25,9 +25,10 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave servers and workers running.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Brings the servers up, fills the shop, applies the connectors, starts the workers, changes the shop at a steady rate,
-    waits until everything has arrived, and compares the shop with the cache, the search index and the analytics store by
-    value. A worker that dies is started again: kill one and see. Exit code 0 only if all is equal and nothing was late.
+    """Brings the servers up, fills the shop, applies the connectors, starts the workers and what cleans the outbox, changes the
+    shop at a steady rate, waits until everything has arrived, and compares the shop with the cache, the search index and the
+    analytics store by value. A worker that dies is started again: kill one and see. Exit code 0 only if all is equal and
+    nothing was late.
     """
     settings = load()
     wish = Wish(seconds, rate, seed, size, readers, keep)

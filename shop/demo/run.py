@@ -40,6 +40,8 @@ from shop.workload import run as workload
 
 ARRIVE_S = 180.0
 CONNECT_S = 180.0
+CLEANER = ("connectors", "clean-outbox", "--keep", "600", "--every", "60")
+"""Nobody else removes the demo's events: ten minutes, so that `--keep` shows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ class Demo:
         self._stack = Stack(settings.stack, capture_of(settings))
         self._screen = Screen(self._page, self._line)
         marks = {MARK: str(self._stack.home.folder)}
-        self._crew = Crew(SINKS, self._stack.home.folder / "logs", marks, say)
+        self._crew = Crew(SINKS, self._stack.home.folder / "logs", marks, say, {"cleaner": CLEANER})
         self._readers = Readers(settings, wish.readers, wish.seed)
         self._status: Status | None = None
 
@@ -211,8 +213,8 @@ class Demo:
         if self._status is None:
             return None
         workers = "   ".join(
-            f"{member.sink} {member.pid or 'starting'}{f' (restarts: {member.restarts})' if member.restarts else ''}"
-            for member in self._crew.members.values()
+            f"{sink} {member.pid or 'starting'}{f' (restarts: {member.restarts})' if member.restarts else ''}"
+            for sink, member in self._crew.members.items()
         )
         reads = f"{self._readers.reads:,} reads of the cache, {self._readers.hit_rate:.1%} hits"
         return Group(rules_page(self._status), Text(), Text(f"Workers: {workers}"), Text(f"Readers: {reads}"))

@@ -93,7 +93,8 @@ class World:
 
 
 async def read(connection: psycopg.AsyncConnection[Any], seed: int) -> World:
-    """Read the ids. A second run on the same shop differs from the first, for the shop differs: its outbox has grown.
+    """Read the ids. A second run on the same shop differs from the first, for the shop differs: there are more events, or,
+    where they were removed meanwhile, more orders.
 
     Raises:
         BadInput: the shop was not migrated, or has no products or no users.
@@ -105,9 +106,10 @@ async def read(connection: psycopg.AsyncConnection[Any], seed: int) -> World:
 
     try:
         (events,) = await column("SELECT count(*) FROM outbox")
+        (placed,) = await column("SELECT count(*) FROM orders")
     except psycopg.errors.UndefinedTable:
         raise BadInput("there is no shop: run `downriver shop migrate` and `downriver shop fill` first") from None
-    random = Random(f"{seed}:{events}")  # noqa: S311 - a workload, not a secret
+    random = Random(f"{seed}:{events}:{placed}")  # noqa: S311 - a workload, not a secret
     products = await column("SELECT id FROM products ORDER BY id LIMIT %(most)s")
     users = await column("SELECT id FROM users ORDER BY id LIMIT %(most)s")
     if not products or not users:

@@ -33,16 +33,26 @@ FIGURES = {"count", "p50_s", "p99_s", "max_s", "late"}
 DEMO_S = 280.0
 
 
-def workers(folder: Path) -> dict[str, psutil.Process]:
-    """Return the workers that run on the folder's stack, by sink."""
-    found = {}
+def started(folder: Path) -> list[tuple[str, psutil.Process]]:
+    """Return what runs on the folder's stack, by its mark."""
+    found = []
     for process in psutil.process_iter(["environ", "status"]):
         env = process.info["environ"] or {}
-        name = env.get(SERVER_MARK, "")
         ended = process.info["status"] == psutil.STATUS_ZOMBIE
-        if env.get(MARK) == str(folder) and name.startswith("worker-") and not ended:
-            found[name.removeprefix("worker-")] = process
+        if env.get(MARK) == str(folder) and not ended:
+            found.append((env.get(SERVER_MARK, ""), process))
     return found
+
+
+def workers(folder: Path) -> dict[str, psutil.Process]:
+    """Return the workers, by sink."""
+    marked = [(name, process) for name, process in started(folder) if name.startswith("worker-")]
+    return {name.removeprefix("worker-"): process for name, process in marked}
+
+
+def cleaners(folder: Path) -> list[psutil.Process]:
+    """Return what cleans the outbox."""
+    return [process for name, process in started(folder) if name == "cleaner"]
 
 
 def servers(stack: RunningStack) -> dict[str, tuple[int | None, str]]:
@@ -102,7 +112,7 @@ def demo(log: Path, *options: str) -> Iterator[Demo]:
 def no_worker_left(settings: Settings) -> Iterator[None]:
     """End what a failed test leaves, so that the next one starts from nothing."""
     yield
-    for process in workers(settings.stack.folder).values():
+    for process in [*workers(settings.stack.folder).values(), *cleaners(settings.stack.folder)]:
         process.kill()
 
 
@@ -114,6 +124,7 @@ def test_the_demo_proves_that_everything_arrived_though_a_worker_is_killed(
         running.until_said("Changing the shop")
         first = workers(settings.stack.folder)
         assert set(first) == set(SINKS)
+        assert len(cleaners(settings.stack.folder)) == 1
         first["analytics"].kill()
         running.until_said("worker analytics ended (signal SIGKILL); started again")
 
@@ -149,6 +160,7 @@ def test_the_demo_proves_that_everything_arrived_though_a_worker_is_killed(
         for sink in SINKS:
             assert result["rules"][rule]["sinks"][sink]["count"] >= result["committed"][table] > 0
     assert workers(settings.stack.folder) == {}
+    assert cleaners(settings.stack.folder) == []
     assert servers(stack) == before
 
 
@@ -165,4 +177,5 @@ def test_ctrl_c_leaves_no_worker_and_the_stack_as_it_was(
     assert (code, output) == (Exit.INTERRUPTED, ""), running.said()
     assert "Traceback" not in running.said()
     assert workers(settings.stack.folder) == {}
+    assert cleaners(settings.stack.folder) == []
     assert servers(stack) == before

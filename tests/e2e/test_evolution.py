@@ -10,7 +10,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -25,27 +25,18 @@ import pytest_asyncio
 
 from connectors.connect import ConnectClient
 from downriver.settings import Settings
-from shop.sample.fill import fill
-from shop.sample.rows import Plan
-from tests.support.captured import captured_shop
-from tests.support.pipeline import Pipeline, environment, pipeline_on, until
+from tests.support.pipeline import Pipeline, environment, filled_pipeline, until
 from tests.support.stack import RunningStack
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400), pytest.mark.asyncio(loop_scope="module")]
 
 
-@pytest.fixture(scope="module")
-def captured(settings: Settings) -> Iterator[Settings]:
-    with captured_shop(settings, lambda own: fill(own, Plan(size=100, seed=3))) as shop:
-        yield shop.settings
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def running(
-    stack: RunningStack, captured: Settings, tmp_path_factory: pytest.TempPathFactory
+    stack: RunningStack, settings: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Pipeline]:
-    async with pipeline_on(stack, captured, tmp_path_factory.mktemp("logs")) as pipeline:
-        yield pipeline
+    async with filled_pipeline(stack, settings, tmp_path_factory.mktemp("logs")) as made:
+        yield made
 
 
 @dataclass(frozen=True)
@@ -205,6 +196,12 @@ async def test_a_dropped_column_stops_that_table_alone_and_goes_on_when_accepted
     running: Pipeline, tmp_path: Path
 ) -> None:
     migration = "ALTER TABLE products DROP COLUMN brand;"
+    said = await judged(running, tmp_path, migration)
+    assert (said.code, said.verdict) == (1, "stops")
+    assert (said.tables[0]["steps"][0]["column"], said.tables[0]["steps"][0]["kind"]) == ("brand", "dropped")
+    stops = ["stops at the first row without brand"]
+    assert said.tables[0]["sinks"] == {"cache": ["nothing"], "search": stops, "analytics": stops}
+    assert any("downriver schemas accept " in line for line in said.tables[0]["after"])
     pids = workers(running)
     before = await product(running, ", brand", ", 'kept'")
     await running.arrived()
@@ -248,6 +245,8 @@ async def test_a_rename_is_a_drop_and_an_addition_to_every_reader(running: Pipel
     said = await judged(running, tmp_path, migration)
     assert (said.code, said.verdict) == (1, "stops")
     assert said.tables[0]["steps"][0]["to"] == "grams"
+    assert "better: add grams, fill it, switch readers over, and drop weight last" in said.tables[0]["before"][0]
+    assert any("downriver connectors reread public.products" in line for line in said.tables[0]["after"])
     pids = workers(running)
     async with running.changing(rate=40):
         await migrate(running, migration)

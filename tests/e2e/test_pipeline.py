@@ -20,6 +20,7 @@ import psycopg
 import pytest
 import pytest_asyncio
 
+from connectors.files import load
 from downriver.exits import Exit
 from downriver.settings import Settings
 from processors.sinks.cache.reader import Read, Stored, encode_value
@@ -33,7 +34,7 @@ from tests.support.stack import RunningStack
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400), pytest.mark.asyncio(loop_scope="module")]
 
-LANES = 3
+SLOTS = len(load())
 OLD, NEW = Decimal("10.00"), Decimal("12.34")
 WAITERS = "SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid' AND transactionid = %s AND NOT granted"
 
@@ -98,8 +99,8 @@ class Crossing:
     def _await_slots(self, xid: str) -> None:
         give_up_at = time.monotonic() + 60
         with psycopg.connect(self.settings.postgres.dsn(), autocommit=True) as connection:
-            while (row := connection.execute(WAITERS, [xid]).fetchone()) is None or row[0] < LANES:
-                assert time.monotonic() < give_up_at, f"only {row} of {LANES} slots wait for transaction {xid}"
+            while (row := connection.execute(WAITERS, [xid]).fetchone()) is None or row[0] < SLOTS:
+                assert time.monotonic() < give_up_at, f"only {row} of {SLOTS} slots wait for transaction {xid}"
                 time.sleep(0.02)
 
     def _change(self, connection: psycopg.Connection) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
@@ -14,10 +14,7 @@ from processors.propagation.rules import Rule, RuleSet, load_rules, rule_set
 from processors.propagation.status import Health, Status
 from processors.sinks.cache.reader import Read
 from shop.demo.readers import Readers
-from shop.sample.fill import fill
-from shop.sample.rows import Plan
-from tests.support.captured import captured_shop
-from tests.support.pipeline import Pipeline, pipeline_on, until
+from tests.support.pipeline import Pipeline, filled_pipeline, until
 from tests.support.stack import RunningStack
 
 pytestmark = [
@@ -31,18 +28,12 @@ SOON_S = 3.0
 """A limit for the monitor, in place of the product's minutes: so long a server is away at least."""
 
 
-@pytest.fixture(scope="module")
-def captured(settings: Settings) -> Iterator[Settings]:
-    with captured_shop(settings, lambda own: fill(own, Plan(size=100, seed=3))) as shop:
-        yield shop.settings
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pipeline(
-    stack: RunningStack, captured: Settings, tmp_path_factory: pytest.TempPathFactory
+    stack: RunningStack, settings: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Pipeline]:
-    async with pipeline_on(stack, captured, tmp_path_factory.mktemp("logs")) as running:
-        yield running
+    async with filled_pipeline(stack, settings, tmp_path_factory.mktemp("logs")) as made:
+        yield made
 
 
 def strict_rules() -> RuleSet:

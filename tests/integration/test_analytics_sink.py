@@ -21,7 +21,7 @@ from processors.sinks.analytics.route import AnalyticsRecord, AnalyticsRow
 from processors.sinks.analytics.sink import AnalyticsSink
 from processors.sinks.base import APPLIED, Outcome, Route, SinkUnavailable
 from processors.tables import TABLES
-from tests.support.analytics import Bench, bench_in, stored
+from tests.support.analytics import Bench, bench_in, one_registry, own_front, stored
 from tests.support.avro import Capture, Registry, table
 from tests.support.clickhouse import Front, running_front, served
 from tests.support.columns import COLUMNS, COMMITTED, MONEY, optional, sample
@@ -31,16 +31,14 @@ RAW = [captured.id.name for captured in TABLES if captured.id.name != "users"]
 
 @pytest.fixture(scope="module")
 def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
-    with running_front(tmp_path_factory.mktemp("analytics") / "click house", TZ="Asia/Kathmandu") as running:
+    with own_front(tmp_path_factory.mktemp("analytics")) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def registry() -> Iterator[tuple[Registry, str]]:
-    """One registry for all tests: ClickHouse remembers the schemas of an address for good."""
-    kept = Registry()
-    with served(kept) as url:
-        yield kept, url
+    with one_registry() as kept:
+        yield kept
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from tests.support.lane import OwnLane, own_lane, until
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 PRODUCTS_ROWS = 50
 ROWS = 300
+MAKE = "CREATE TABLE coupons (id int PRIMARY KEY, worth int NOT NULL, holder text)"
 COUPONS = Table(
     TableId("public", "coupons"),
     Lane.CATALOG,
@@ -45,18 +47,13 @@ def lane(settings: Settings, tmp_path: Path) -> Iterator[OwnLane]:
         yield lane
 
 
-def test_a_table_joins_under_load(lane: OwnLane, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Commands(monkeypatch, lane.settings, [lane.connector])
-    file = Path(lane.connector.origin)
-    before = file.read_text()
-    missing = run("add-table", "public.coupons", lane.name)
-    assert (missing.code, "table public.coupons: does not exist" in missing.told) == (Exit.BAD_INPUT, True)
-    lane.execute("CREATE TABLE coupons (id int PRIMARY KEY, worth int NOT NULL, holder text)")
-    unready = run("add-table", "public.coupons", lane.name)
-    assert unready.code == Exit.BAD_INPUT
-    for told in ("REPLICA IDENTITY FULL", f"GRANT SELECT ON public.coupons TO {lane.role}", "TRUNCATE"):
-        assert told in unready.told, unready.told
-    assert file.read_text() == before
+@pytest.fixture
+def run(lane: OwnLane, monkeypatch: pytest.MonkeyPatch) -> Commands:
+    return Commands(monkeypatch, lane.settings, [lane.connector])
+
+
+def ready(lane: OwnLane) -> None:
+    """Do what the migration of a new table does."""
     lane.execute("ALTER TABLE coupons REPLICA IDENTITY FULL")
     lane.execute(f'GRANT SELECT ON coupons TO "{lane.role}"')
     lane.execute(
@@ -64,9 +61,11 @@ def test_a_table_joins_under_load(lane: OwnLane, monkeypatch: pytest.MonkeyPatch
         " FOR EACH STATEMENT EXECUTE FUNCTION shop_refuse_truncate()"
     )
     lane.execute("INSERT INTO coupons SELECT n, n, 'somebody' FROM generate_series(1, %s::int) n", ROWS)
-    dry = run("add-table", "public.coupons", lane.name, "--exclude", "holder", "--dry-run")
-    assert (dry.code, "ADD TABLE public.coupons" in dry.told, file.read_text()) == (0, True, before)
 
+
+@contextmanager
+def writing(lane: OwnLane) -> Iterator[None]:
+    """Update, insert and delete coupons, and update products, during the block."""
     stop = threading.Event()
     written = [0]
 
@@ -86,17 +85,53 @@ def test_a_table_joins_under_load(lane: OwnLane, monkeypatch: pytest.MonkeyPatch
     writer.start()
     try:
         until(lambda: written[0] > 20, "load")
-        ran = run(
-            "add-table", "public.coupons", lane.name, "--exclude", "holder", "--rate", "0", "--mib", "0", "-o", "json"
-        )
+        yield
     finally:
         stop.set()
         writer.join(30)
+
+
+def test_a_table_that_is_not_ready_is_refused_and_a_dry_run_changes_nothing(lane: OwnLane, run: Commands) -> None:
+    file = Path(lane.connector.origin)
+    before = file.read_text()
+    missing = run("add-table", "public.coupons", lane.name)
+    assert (missing.code, "table public.coupons: does not exist" in missing.told) == (Exit.BAD_INPUT, True)
+    lane.execute(MAKE)
+    unready = run("add-table", "public.coupons", lane.name)
+    assert unready.code == Exit.BAD_INPUT
+    for told in ("REPLICA IDENTITY FULL", f"GRANT SELECT ON public.coupons TO {lane.role}", "TRUNCATE"):
+        assert told in unready.told, unready.told
+    assert file.read_text() == before
+    ready(lane)
+    dry = run("add-table", "public.coupons", lane.name, "--exclude", "holder", "--dry-run")
+    assert (dry.code, "ADD TABLE public.coupons" in dry.told, file.read_text()) == (0, True, before)
+
+
+def test_a_table_joins_under_load(lane: OwnLane, run: Commands) -> None:
+    file = Path(lane.connector.origin)
+    lines = file.read_text().count("\n")
+    lane.execute(MAKE)
+    ready(lane)
+    with writing(lane):
+        ran = run(
+            "add-table", "public.coupons", lane.name, "--exclude", "holder", "--rate", "0", "--mib", "0", "-o", "json"
+        )
     assert ran.code == 0, ran.told
     assert ran.document[0]["captured"] == "yes"
     again = run("add-table", "public.coupons", lane.name, "--exclude", "holder", "-o", "json")
     assert again.code == 0, "twice is the same as once; and all that was written before is captured by its end"
+    every_coupon_arrived(lane)
+    products_were_not_disturbed(lane)
+    document = orjson.loads(file.read_bytes())["config"]
+    assert document["table.include.list"] == "public.products,public.reviews,public.coupons,public.downriver_heartbeat"
+    assert document["column.exclude.list"] == "public.coupons.holder"
+    with lane.client() as client:
+        assert client.config(lane.name) == document
+    assert file.read_text().count("\n") == lines + 1, "the file's layout stays"
 
+
+def every_coupon_arrived(lane: OwnLane) -> None:
+    """The newest version of each key is what the source holds, and none came as a snapshot's row."""
     found = changes(lane, COUPONS)
     newest: dict[int, tuple[int, int | None]] = {}
     for change in found:
@@ -109,6 +144,9 @@ def test_a_table_joins_under_load(lane: OwnLane, monkeypatch: pytest.MonkeyPatch
     assert {key: worth for key, (_, worth) in newest.items() if worth is not None} == present
     assert all(change.origin.kind is not Kind.SNAPSHOT for change in found)
 
+
+def products_were_not_disturbed(lane: OwnLane) -> None:
+    """The other table was not read again, and none of its changes is missing."""
     products = changes(lane, PRODUCTS)
     snapshot = [change for change in products if change.origin.kind is Kind.SNAPSHOT]
     assert len(snapshot) == PRODUCTS_ROWS, "the other tables were not read again"
@@ -118,13 +156,6 @@ def test_a_table_joins_under_load(lane: OwnLane, monkeypatch: pytest.MonkeyPatch
         if change.after
     }
     assert by_sku == dict(lane.execute("SELECT sku, price FROM products"))
-
-    document = orjson.loads(file.read_bytes())["config"]
-    assert document["table.include.list"] == "public.products,public.reviews,public.coupons,public.downriver_heartbeat"
-    assert document["column.exclude.list"] == "public.coupons.holder"
-    with lane.client() as client:
-        assert client.config(lane.name) == document
-    assert file.read_text().count("\n") == before.count("\n") + 1, "the file's layout stays"
 
 
 def test_a_file_that_differs_in_more_is_refused(lane: OwnLane, monkeypatch: pytest.MonkeyPatch) -> None:

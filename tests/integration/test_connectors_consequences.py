@@ -69,6 +69,11 @@ SOURCE = [
         {"unbounded-numeric": (Weight.WARNING, "public.reviews: weight is numeric without precision")},
     ),
     (
+        "ALTER TABLE reviews ADD height int DEFAULT 7, ADD told boolean NOT NULL DEFAULT true, ADD tags text[] DEFAULT '{{}}'",
+        "ALTER TABLE reviews DROP height, DROP told, DROP tags",
+        {"null-as-default": (Weight.ALLOW, "public.reviews: height may be NULL and has a default")},
+    ),
+    (
         "UPDATE products SET description = (SELECT string_agg(gen_random_uuid()::text, '') FROM generate_series(1, 900))"
         " WHERE sku = 's7'",
         "UPDATE products SET description = '' WHERE sku = 's7'",
@@ -96,7 +101,14 @@ def test_what_the_source_lacks_is_a_consequence(
         assert text in found[name][1]
     ways_out = [each.way_out for each in item.consequences if each.way_out and each.name != "toast"]
     assert len(ways_out) == len(set(ways_out)), "preflight and plan tell the same thing twice"
-    without = {"unbounded-numeric", "replica-identity", "no-key", "heartbeat-unpublished", "not-ready"}
+    without = {
+        "unbounded-numeric",
+        "null-as-default",
+        "replica-identity",
+        "no-key",
+        "heartbeat-unpublished",
+        "not-ready",
+    }
     assert without.isdisjoint(told(planned(lane, new)))
 
 

@@ -12,8 +12,10 @@ from connectors.guard import Event, Guard, Kind, Limits
 from connectors.health import Remembered
 from downriver.exits import Exit
 from downriver.settings import Settings
+from schemas.registry import SchemaRegistry
 from tests.support.commands import Commands
 from tests.support.lane import OwnLane, own_lane, until
+from tests.support.planning import read
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 
@@ -127,6 +129,59 @@ def test_a_slot_dropped_by_hand_stays_told_until_it_is_accepted(lane: OwnLane, r
     until(lambda: run("status", "-o", "json").code == 0, "healthy once accepted")
 
 
+def test_a_schema_that_the_registry_refuses_is_told_and_not_restarted(lane: OwnLane, run: Commands) -> None:
+    """Why captured subjects have the level NONE; one with another level stops its whole lane."""
+    registry = SchemaRegistry(lane.settings.registry)
+    subject = f"{lane.name}.public.products-value"
+    watching = guard(lane)
+    healthy(watching)
+    registry.set_level("BACKWARD", subject)
+    try:
+        lane.execute("ALTER TABLE products ADD COLUMN needed int NOT NULL DEFAULT 1")
+        lane.execute("ALTER TABLE products ALTER needed DROP DEFAULT, ALTER needed TYPE text")
+        lane.execute(
+            "INSERT INTO products (id, sku, name, category, price, needed) VALUES (gen_random_uuid(), 'r', 'r', 'r', 1, 'x')"
+        )
+        heard = looked(watching, Kind.PROBLEM, "registry-refused")
+        (refused,) = [event for event in heard if event.rule == "registry-refused"]
+        assert "the registry refuses the new schema" in refused.way_out
+        assert Kind.RESTARTED not in {event.kind for _ in range(5) for event in watching.look()}
+        told = run("status", "-o", "json")
+        assert (told.code, told.document[0]["state"]) == (Exit.FAILED, "FAILED")
+        registry.set_level("NONE", subject)  # the way out: the lane goes on where it stopped
+        assert run("restart", lane.name).code == 0
+        healthy(watching)
+    finally:
+        registry.set_level("NONE", subject)
+        registry.close()
+        lane.execute("ALTER TABLE products DROP COLUMN IF EXISTS needed")
+
+
+def test_a_slot_that_somebody_moved_past_the_stored_position_is_told(lane: OwnLane, run: Commands) -> None:
+    watching = guard(lane)
+    healthy(watching)
+    assert run("stop", lane.name).code == 0
+    lane.products(1, first=9_000)
+    lane.execute("SELECT pg_replication_slot_advance(%s, pg_current_wal_insert_lsn())", lane.name)
+    (ahead,) = [event for event in looked(watching, Kind.PROBLEM, "slot-ahead") if event.rule == "slot-ahead"]
+    assert ahead.text.startswith("changes may be lost")
+    assert "offsets reset" in ahead.way_out
+    blocked = run("status", "-o", "json")
+    assert (blocked.code, blocked.document[0]["state"]) == (Exit.FAILED, "LOST")
+    assert run("resume", lane.name).code == 0, (
+        "Debezium 3.7 goes on in silence, trust_offset or not: restart_lsn is behind"
+    )
+    lane.products(1, first=9_001)
+    skus = {sku for _, sku in read(lane, lambda found: "s9001" in {sku for _, sku in found})}
+    assert "s9000" not in skus, "what was committed in between never comes"
+    assert run("status", "-o", "json").document[0]["state"] == "LOST", "and the loss stays told"
+    assert run("stop", lane.name).code == 0
+    assert run("offsets", "reset", lane.name, "--drop-slot", "--yes").code == 0
+    assert run("resume", lane.name).code == 0
+    assert run("guard", lane.name, "--accept").code == 0
+    healthy(guard(lane))
+
+
 def test_a_slot_made_again_behind_everybodys_back_is_noticed(lane: OwnLane) -> None:
     """Its count of transactions is below the one remembered; here the memory is what was changed."""
     watching = guard(lane)
@@ -137,27 +192,6 @@ def test_a_slot_made_again_behind_everybodys_back_is_noticed(lane: OwnLane) -> N
     memory.remember(lane.settings, {lane.name: replace(known, transactions=known.transactions + 1_000_000)})
     assert ("problem", "slot-made-again") in kinds(guard(lane).look())
     memory.remember(lane.settings, {lane.name: None})
-
-
-def test_a_promoted_source_stops_the_connector(lane: OwnLane, run: Commands) -> None:
-    watching = guard(lane)
-    healthy(watching)
-    watching.close()
-    known = memory.recall(lane.settings)[lane.name]
-    memory.remember(lane.settings, {lane.name: replace(known, timeline=known.timeline + 6)})
-    heard = looked(guard(lane), Kind.STOPPED)
-    (stopped,) = [event for event in heard if event.kind is Kind.STOPPED]
-    assert (stopped.rule, "timeline" in stopped.text, "DOWNRIVER_EPOCH" in stopped.way_out) == (
-        "source-promoted",
-        True,
-        True,
-    )
-    until(lambda: lane.state() == {"STOPPED"}, "stopped")
-    assert memory.recall(lane.settings)[lane.name].lost.keys() == {"source-promoted"}
-    assert run("guard", lane.name, "--accept").code == 0
-    assert memory.recall(lane.settings) == {}
-    assert run("resume", lane.name).code == 0
-    until(lambda: run("status", "-o", "json").code == 0, "healthy once accepted")
 
 
 def test_a_second_snapshot_is_noticed(lane: OwnLane) -> None:

@@ -101,6 +101,12 @@ BREAKS = [
         f"publication {CATALOG}: publishes insert, update, delete, truncate;",
     ),
     (
+        f"ALTER PUBLICATION {SOURCE}_events SET (publish = 'insert, update, delete')",
+        f"ALTER PUBLICATION {SOURCE}_events SET (publish = 'insert, update')",
+        f"publication {SOURCE}_events: publishes insert, update, delete; ALTER PUBLICATION {SOURCE}_events SET"
+        " (publish = 'insert, update')",
+    ),
+    (
         f"{PUBLISH} DROP TABLE reviews; {PUBLISH} ADD TABLE reviews WHERE (rating > 1)",
         f"{PUBLISH} DROP TABLE reviews; {PUBLISH} ADD TABLE reviews",
         f"publication {CATALOG}: leaves out rows of public.reviews: WHERE (rating > 1)",
@@ -264,6 +270,11 @@ ADVICE = [
         f"ALTER ROLE {SOURCE} SUPERUSER",
         f"ALTER ROLE {SOURCE} NOSUPERUSER",
         f"role {SOURCE}: is a superuser; ALTER ROLE {SOURCE} NOSUPERUSER REPLICATION",
+    ),
+    (
+        "ALTER TABLE reviews ADD height int DEFAULT 7",
+        "ALTER TABLE reviews DROP height",
+        "column public.reviews.height: may be NULL and has a default: its NULLs arrive as the default (KAFKA-8713); ALTER",
     ),
     (
         f"SELECT pg_create_logical_replication_slot('{CATALOG}', 'pgoutput')",

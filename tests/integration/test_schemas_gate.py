@@ -126,7 +126,6 @@ EVERY_TABLE = (
     f"INSERT INTO orders (id, user_id, total) VALUES ('{ORDER}', '{USER}', 1)",
     f"INSERT INTO order_items (order_id, product_id, quantity, unit_price) VALUES ('{ORDER}', '{PRODUCT}', 1, 1)",
     f"INSERT INTO payments (id, order_id, method, amount) VALUES ('{uuid4()}', '{ORDER}', 'card', 1)",
-    f"INSERT INTO outbox (id, aggregatetype, aggregateid, type) VALUES ('{uuid4()}', 'o', '1', 't')",
 )
 """A row of every captured table: a schema is registered with the first."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -12,10 +13,12 @@ import pytest
 from psycopg import sql
 from pydantic import SecretStr
 
+from connectors import preflight
+from connectors.files import load, renamed
 from downriver.exits import BadInput, ServerAway
 from downriver.settings import Settings
 from shop.migrate import connect, create_database, current, migrate, role_exists
-from shop.names import HEARTBEAT, LANES, TABLES, CaptureNames
+from shop.names import EVENTS, HEARTBEAT, LANES, OUTBOX, TABLES, CaptureNames
 
 pytestmark = pytest.mark.stack
 NO_PASSWORD = SecretStr("")
@@ -65,34 +68,35 @@ def schema(settings: Settings) -> list[tuple[Any, ...]]:
 
 
 def test_up_down_and_up_again_leave_the_same_schema(private: Settings, names: CaptureNames) -> None:
-    assert migrate(private, NO_PASSWORD, names=names) == "0002"
+    assert migrate(private, NO_PASSWORD, names=names) == "0003"
     whole = schema(private)
     assert {row[1] for row in whole if row[0] == "identity"} == {*TABLES, HEARTBEAT}
     assert migrate(private, NO_PASSWORD, "0001", down=True, names=names) == "0001"
     assert not role_exists(private, names.role)
     assert migrate(private, NO_PASSWORD, "base", down=True, names=names) is None
     assert schema(private) == []
-    assert migrate(private, NO_PASSWORD, names=names) == "0002"
+    assert migrate(private, NO_PASSWORD, names=names) == "0003"
     assert schema(private) == whole
 
 
 def test_migrating_twice_changes_nothing(private: Settings, names: CaptureNames) -> None:
     migrate(private, NO_PASSWORD, names=names)
     before = schema(private)
-    assert migrate(private, NO_PASSWORD, names=names) == "0002"
+    assert migrate(private, NO_PASSWORD, names=names) == "0003"
     assert schema(private) == before
 
 
 def test_a_lane_publishes_its_tables_and_its_own_heartbeat(private: Settings, names: CaptureNames) -> None:
     migrate(private, NO_PASSWORD, names=names)
+    lanes = LANES | {EVENTS: (OUTBOX,)}
     published = rows(private, "SELECT pubname, tablename, rowfilter FROM pg_publication_tables ORDER BY 1, 2")
     assert published == sorted(
-        [(names.publication(lane), table, None) for lane, tables in LANES.items() for table in tables]
-        + [(names.publication(lane), HEARTBEAT, f"(lane = '{lane}'::text)") for lane in LANES],
+        [(names.publication(lane), table, None) for lane, tables in lanes.items() for table in tables]
+        + [(names.publication(lane), HEARTBEAT, f"(lane = '{lane}'::text)") for lane in lanes],
         key=lambda row: row[:2],
     )
-    flags = rows(private, "SELECT DISTINCT pubinsert, pubupdate, pubdelete, pubtruncate FROM pg_publication")
-    assert flags == [(True, True, True, False)]
+    flags = rows(private, "SELECT pubname, pubinsert, pubupdate, pubdelete, pubtruncate FROM pg_publication")
+    assert set(flags) == {(names.publication(lane), True, True, lane != EVENTS, False) for lane in lanes}
 
 
 def test_captured_tables_send_whole_old_rows(private: Settings, names: CaptureNames) -> None:
@@ -100,7 +104,61 @@ def test_captured_tables_send_whole_old_rows(private: Settings, names: CaptureNa
     identity = dict(
         rows(private, "SELECT relname, relreplident::text FROM pg_class WHERE relname = ANY(%s)", [*TABLES, HEARTBEAT])
     )
-    assert identity == dict.fromkeys([*TABLES, HEARTBEAT], "f")
+    assert identity == dict.fromkeys([*TABLES, HEARTBEAT], "f") | {OUTBOX: "d"}
+
+
+@pytest.mark.parametrize(
+    ("statement", "error"),
+    [
+        ("UPDATE outbox SET type = 'x'", psycopg.errors.FeatureNotSupported),
+        *[
+            (
+                "INSERT INTO outbox (id, aggregatetype, aggregateid, type)"
+                f" VALUES (gen_random_uuid(), '{name}', '1', 'x')",
+                psycopg.errors.CheckViolation,
+            )
+            for name in ("", "a.b", "a b", "é", "a" * 101, "a/b")
+        ],
+    ],
+)
+def test_what_would_stop_or_miss_the_events_is_refused(
+    private: Settings, names: CaptureNames, statement: str, error: type[psycopg.Error]
+) -> None:
+    migrate(private, NO_PASSWORD, names=names)
+    with connect(private) as connection, pytest.raises(error):
+        connection.execute(statement.encode())
+
+
+def test_an_outbox_of_the_revision_before_keeps_its_rows(private: Settings, names: CaptureNames) -> None:
+    migrate(private, NO_PASSWORD, "0002", names=names)
+    insert = "INSERT INTO outbox (id, aggregatetype, aggregateid, type) VALUES (gen_random_uuid(), 'order', '7', 'x')"
+    with connect(private) as connection:
+        connection.execute(insert.encode())
+    before = rows(private, "SELECT id, aggregatetype, aggregateid, type FROM outbox")
+    migrate(private, NO_PASSWORD, names=names)
+    assert rows(private, "SELECT id, aggregatetype, aggregateid, type FROM outbox WHERE created_at <= now()") == before
+    assert len(before) == 1
+
+
+def test_what_the_preflight_says_may_be_done_by_hand_before(private: Settings, names: CaptureNames) -> None:
+    """And an older shop hears of the migration from it: the publications are not yet as the connectors want them."""
+    names = replace(names, publication_prefix=names.role)
+    migrate(private, NO_PASSWORD, names=names)
+    wanted = schema(private)
+    migrate(private, NO_PASSWORD, "0002", down=True, names=names)
+    made = [renamed(each, names.role, private.postgres.database) for each in load()]
+    connectors = [replace(each, config=dict(each.config) | {"database.user": names.role}) for each in made]
+    accounts, events = (names.publication(lane) for lane in ("accounts", EVENTS))
+    found = {finding.thing: finding for finding in preflight.check(private, connectors)}
+    assert set(found) == {f"publication {accounts}", f"publication {events}"}
+    assert all("`downriver shop migrate`" in finding.way_out for finding in found.values())
+    assert f"carries public.outbox, which {accounts} does not capture: it moves to {events}" in str(found.values())
+    for finding in found.values():
+        with connect(private) as connection:
+            connection.execute(finding.way_out.partition(", or ")[2].encode())
+    assert preflight.check(private, connectors) == []
+    migrate(private, NO_PASSWORD, names=names)
+    assert schema(private) == wanted
 
 
 @pytest.mark.parametrize("statement", ["TRUNCATE inventory", "TRUNCATE users CASCADE", f"TRUNCATE {HEARTBEAT}"])
@@ -201,13 +259,13 @@ def test_nonsense_is_refused(private: Settings, names: CaptureNames, statement: 
 
 def test_the_wrong_direction_and_unknown_revisions_are_refused(private: Settings, names: CaptureNames) -> None:
     migrate(private, NO_PASSWORD, names=names)
-    with pytest.raises(BadInput, match="at revision 0002, past 0001"):
+    with pytest.raises(BadInput, match="at revision 0003, past 0001"):
         migrate(private, NO_PASSWORD, "0001", names=names)
-    with pytest.raises(BadInput, match="There are: base, 0001, 0002, head"):
+    with pytest.raises(BadInput, match="There are: base, 0001, 0002, 0003, head"):
         migrate(private, NO_PASSWORD, "0815", names=names)
     with pytest.raises(BadInput, match="--to base"):
         migrate(private, NO_PASSWORD, down=True, names=names)
-    assert current(private) == "0002"
+    assert current(private) == "0003"
 
 
 def test_a_database_is_created_once(private: Settings) -> None:

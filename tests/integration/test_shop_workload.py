@@ -22,7 +22,7 @@ from pydantic import SecretStr
 from downriver.exits import BadInput, Exit, ServerAway
 from downriver.settings import Settings
 from shop.migrate import connect, migrate
-from shop.names import LANES, TABLES, CaptureNames
+from shop.names import EVENTS, LANES, TABLES, CaptureNames
 from shop.sample.fill import fill
 from shop.sample.rows import Plan
 from shop.workload.run import Committed, run
@@ -45,7 +45,7 @@ def shop(settings: Settings) -> Iterator[Settings]:
 
 
 class Log:
-    """What PostgreSQL publishes from now on, over all lanes, read from a slot that ends with its connection."""
+    """What PostgreSQL publishes from now on, over all lanes and the outbox, read from a slot that ends with its connection."""
 
     def __init__(self, connection: psycopg.Connection) -> None:
         self._connection = connection
@@ -58,7 +58,7 @@ class Log:
 
     def changes(self) -> tuple[Counter[str], int]:
         """Return table → row changes, and how many transactions they came in."""
-        publications = ",".join(NAMES.publication(lane) for lane in LANES)
+        publications = ",".join(NAMES.publication(lane) for lane in (*LANES, EVENTS))
         messages = self._connection.execute(
             "SELECT data FROM pg_logical_slot_get_binary_changes(%s, NULL, NULL,"
             " 'proto_version', '1', 'publication_names', %s)",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import clickhouse_connect
@@ -17,7 +18,22 @@ from processors.sinks.analytics.route import AnalyticsRecord, AnalyticsRow
 from processors.sinks.analytics.sink import AnalyticsSink
 from processors.sinks.base import APPLIED
 from tests.support.avro import Capture, Registry, table
-from tests.support.clickhouse import Front
+from tests.support.clickhouse import Front, running_front, served
+
+
+@contextmanager
+def own_front(folder: Path) -> Iterator[Front]:
+    """Run a front whose folder's name and time zone would show a mistake about either."""
+    with running_front(folder / "click house", TZ="Asia/Kathmandu") as running:
+        yield running
+
+
+@contextmanager
+def one_registry() -> Iterator[tuple[Registry, str]]:
+    """Serve one registry for all tests of a module: ClickHouse remembers the schemas of an address for good."""
+    kept = Registry()
+    with served(kept) as url:
+        yield kept, url
 
 
 @dataclass

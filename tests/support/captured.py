@@ -99,7 +99,7 @@ def _remove(settings: Settings, connector: Connector) -> None:
 
 def _forget(settings: Settings) -> None:
     """Take the topics, the schemas and the database away."""
-    prefixes = (f"{settings.source}_", f"__debezium-heartbeat.{settings.source}_")
+    prefixes = (f"{settings.source}_", f"__debezium-heartbeat.{settings.source}_", f"{settings.source}.outbox.")
     admin = AdminClient(confluent_config(settings.kafka))
     if topics := [topic for topic in admin.list_topics(timeout=10).topics if topic.startswith(prefixes)]:
         for done in admin.delete_topics(topics).values():

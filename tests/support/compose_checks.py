@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import combinations
+from itertools import combinations, pairwise, takewhile
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
@@ -30,6 +30,7 @@ INTERNAL = {"kafka-controller", "registry-management", "elasticsearch-transport"
 NEEDS = {
     "shop migrate": {"postgres"},
     "connectors apply": {"postgres", "kafka", "registry", "connect"},
+    "connectors clean-outbox": {"postgres"},
     "worker cache": {"postgres", "kafka", "registry", "redis", "worker"},
     "worker search": {"kafka", "registry", "elasticsearch", "worker"},
     "worker analytics": {"kafka", "registry", "clickhouse", "worker"},
@@ -66,7 +67,7 @@ def of_settings(house: House) -> Iterator[str]:
         except BadInput as error:
             yield f"{name}: {error}"
             continue
-        needed = NEEDS.get(" ".join(service.ours), set())
+        needed = _needs(service)
         told = {variable.removeprefix(PREFIX).partition("__")[0].lower() for variable in service.environment}
         for group in sorted(needed ^ told):
             yield f"{name}: `downriver {' '.join(service.ours)}` {'needs' if group in needed else 'does not need'} {group}"
@@ -167,17 +168,32 @@ def of_health(house: House) -> Iterator[str]:
             yield f"{name}: what is restarted needs a health check, what runs once has none"
         if check and service.ours:
             address, slash, path = check.test[-1].partition("/")
-            if address != f"127.0.0.1:{service.published[0][2]}" or slash + path not in routes:
-                yield f"{name}: is asked for its health at {check.test[-1]}; it serves {sorted(routes)}"
+            port, served = _asked(service, routes)
+            if address != f"127.0.0.1:{port}" or slash + path not in served:
+                yield f"{name}: is asked for its health at {check.test[-1]}; it serves {sorted(served)} on {port}"
         for other, dependency in service.depends_on.items():
             stays = dependency.condition == "service_healthy"
             if other not in services:
                 yield f"{name}: depends on {other}, which is no service"
             elif stays != (services[other].healthcheck is not None) or services[other].profiles:
                 yield f"{name}: waits for {other} as {dependency.condition}, which it never reaches"
-        for group in sorted(NEEDS.get(" ".join(service.ours), set()) & services.keys()):
+        for group in sorted(_needs(service) & services.keys()):
             if not service.profiles and group not in _before(house, name):
                 yield f"{name}: needs {group} and does not wait for it"
+
+
+def _needs(service: Service) -> set[str]:
+    """Return the groups of settings that its command needs, whatever its options."""
+    words = list(takewhile(lambda word: not word.startswith("-"), service.ours)) or service.ours
+    return NEEDS.get(" ".join(words), set())
+
+
+def _asked(service: Service, routes: set[str]) -> tuple[str, set[str]]:
+    """Return port and paths at which it answers from within: a worker's, or those of --metrics-port."""
+    if service.ours[0] == "worker":
+        return str(service.published[0][2]), routes
+    options = dict(pairwise(service.ours))
+    return options.get("--metrics-port", "none"), {"/metrics"}
 
 
 def _before(house: House, name: str) -> set[str]:

@@ -44,7 +44,7 @@ class OwnLane:
 
     Attributes:
         settings: name its database, its role (`postgres.capture_user`) and its source.
-        connector: of the catalog lane: products and reviews.
+        connector: of the lane that was asked for; by default the catalog: products and reviews.
     """
 
     settings: Settings
@@ -123,19 +123,19 @@ class OwnLane:
 
 
 @contextmanager
-def own_lane(settings: Settings) -> Iterator[OwnLane]:
+def own_lane(settings: Settings, lane: str = "catalog") -> Iterator[OwnLane]:
     """Make the shop and its role; the connector is described, and not created yet."""
     source = f"o{token_hex(4)}"
     postgres = settings.postgres.model_copy(update={"database": source, "capture_user": source})
     own = settings.model_copy(update={"postgres": postgres, "source": source, "group_prefix": f"{source}_own"})
-    (connector,) = [renamed(each, source, source) for each in load() if each.name.endswith("_catalog")]
+    (connector,) = [renamed(each, source, source) for each in load() if each.name.endswith(f"_{lane}")]
     connector = replace(connector, config=dict(connector.config) | {"database.user": source})
-    lane = OwnLane(own, connector)
+    made = OwnLane(own, connector)
     try:
         migrate(own, SecretStr(""), names=CaptureNames(role=source, publication_prefix=source))
-        yield lane
+        yield made
     finally:
-        _remove(lane)
+        _remove(made)
 
 
 def _remove(lane: OwnLane) -> None:

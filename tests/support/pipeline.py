@@ -40,8 +40,11 @@ from processors.verify.model import Comparison
 from shop import pages
 from shop.demo.crew import Crew
 from shop.demo.result import COUNTED
+from shop.sample.fill import fill
+from shop.sample.rows import Plan
 from shop.workload import run as workload
 from shop.workload.run import Committed
+from tests.support.captured import captured_shop
 from tests.support.stack import RunningStack, reused
 
 REDIS_DATABASE = 11
@@ -261,6 +264,14 @@ async def pipeline_on(stack: RunningStack, captured: Settings, logs: Path) -> As
     finally:
         await crew.stop()
         await _clean(pipeline)
+
+
+@asynccontextmanager
+async def filled_pipeline(stack: RunningStack, settings: Settings, logs: Path) -> AsyncIterator[Pipeline]:
+    """Start a pipeline on a captured shop with some rows in it; all of it is gone afterwards."""
+    with captured_shop(settings, lambda own: fill(own, Plan(size=100, seed=3))) as shop:
+        async with pipeline_on(stack, shop.settings, logs) as made:
+            yield made
 
 
 async def _clean(pipeline: Pipeline) -> None:

@@ -101,6 +101,9 @@ CHANGES = [
     ("an option", COMPOSE, "connectors, apply]", "connectors, apply, --now]", "commands", "--now"),
     ("a sink", COMPOSE, "[downriver, worker, search]", "[downriver, worker, find]", "commands", "worker find"),
     ("the worker's path", COMPOSE, "127.0.0.1:8000/health", "127.0.0.1:8000/ready", "dependencies", "it serves"),
+    ("the cleaner's path", COMPOSE, "8000/metrics", "8000/health", "dependencies", "serves ['/metrics'] on 8000"),
+    ("the cleaner's port", COMPOSE, '--metrics-port, "8000"', '--metrics-port, "8001"', "dependencies", "on 8001"),
+    ("the cleaner's option", COMPOSE, "--every", "--each", "commands", "--each"),
     (
         "a health check lost",
         COMPOSE,

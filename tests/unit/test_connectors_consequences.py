@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.captured import Captured, Slot, TableFacts, Wal
-from connectors.connector import HEARTBEAT_TABLE, State
+from connectors.connector import HEARTBEAT_TABLE, State, homes
 from connectors.consequences import Consequence, Facts, Weight, judge, left_behind
 from connectors.files import load
 from connectors.plan import Item, Plan, Step
@@ -49,6 +49,28 @@ def with_slot(slot: Slot | None, wal: Wal = WAL) -> Captured:
 
 def test_a_harmless_change_has_no_consequence() -> None:
     assert judge(CATALOG, facts(), ["poll.interval.ms", "producer.override.linger.ms", "max.batch.size"]) == []
+
+
+@pytest.mark.parametrize(
+    ("identity", "routed", "blocked"), [("d", True, False), ("d", False, True), ("f", False, False)]
+)
+def test_only_an_outbox_may_have_its_key_for_identity(identity: str, routed: bool, blocked: bool) -> None:
+    (events,) = (connector for connector in load() if connector.name == "downriver_events")
+    meant = events if routed else replace(events, config={**events.config, "transforms": ""})
+    table = TableFacts("public.outbox", 1000, 2**20, identity, ("id",), (), 0, ())
+    source = Captured({table.name: table}, frozenset(events.tables), {events.slot: SLOT}, WAL)
+    found = judge(meant, facts(live=None, state="", offset=None, source=source), [])
+    assert ("replica-identity" in told(found)) == blocked
+
+
+def test_a_table_that_another_connector_captures_is_said_to_move() -> None:
+    live = {**CATALOG.config, "table.include.list": f"{CATALOG.config['table.include.list']},public.outbox,public.old"}
+    there = replace(facts(live=live), homes=homes(load()))
+    found = [each for each in judge(CATALOG, there, ["table.include.list"]) if each.name == "dropped-table"]
+    assert [each.weight for each in found] == [Weight.ALLOW] * 2
+    assert found[0].text.startswith("public.outbox: captured by downriver_events from now on")
+    assert found[0].way_out.startswith("apply downriver_events too")
+    assert found[1].text.startswith("public.old: not captured any more")
 
 
 def test_a_slot_that_is_nearly_lost_is_told_with_the_time_that_is_left() -> None:

@@ -9,17 +9,24 @@ from typing import Any
 import orjson
 import pytest
 
+from connectors.connector import EVENT_TOPIC, event_columns
 from connectors.files import HEARTBEAT_TABLE, Connector, default_files, load, renamed
 from connectors.lint.values import REQUIRED
 from downriver.exits import BadInput
 from processors.tables import TABLES
 from processors.tables.base import PARTITIONS, Lane, Table
+from shop.names import EVENTS
 
 PARTITION_ROUTING = "io.debezium.transforms.partitions.PartitionRouting"
 
 
 def by_lane() -> dict[str, Connector]:
-    return {connector.name.removeprefix("downriver_"): connector for connector in load()}
+    lanes = {connector.name.removeprefix("downriver_"): connector for connector in load()}
+    return {name: connector for name, connector in lanes.items() if name != EVENTS}
+
+
+def events() -> Connector:
+    return next(connector for connector in load() if connector.name == f"downriver_{EVENTS}")
 
 
 def tables_of(lane: str) -> list[Table]:
@@ -53,7 +60,8 @@ def routings(config: dict[str, str]) -> dict[str, str]:
     }
 
 
-def test_there_is_one_connector_a_lane() -> None:
+def test_there_is_one_connector_a_lane_and_one_for_events() -> None:
+    assert len(load()) == len(Lane) + 1
     assert set(by_lane()) == set(Lane)
 
 
@@ -128,8 +136,53 @@ def test_the_lanes_differ_only_where_they_must() -> None:
         r"slot\.name|publication\.name|topic\.prefix|table\.include\.list|column\.exclude\.list|tombstones\.on\.delete"
         r"|heartbeat\.action\.query|message\.key\.columns|transforms.*|predicates.*"
     )
-    shared = [{k: v for k, v in c.config.items() if not own.fullmatch(k)} for c in load()]
+    shared = [{k: v for k, v in c.config.items() if not own.fullmatch(k)} for c in by_lane().values()]
     assert shared[0] == shared[1] == shared[2]
+    others = re.compile(own.pattern + r"|(key|value)\.converter.*|topic\.creation\.(groups|events\..*)")
+    lane = {key: value for key, value in shared[0].items() if not others.fullmatch(key)}
+    assert lane == {key: value for key, value in events().config.items() if not others.fullmatch(key)}
+
+
+def test_the_outbox_alone_becomes_events() -> None:
+    connector = events()
+    assert (connector.slot, connector.publication, connector.prefix) == (*["downriver_events"] * 2, "shop_events")
+    assert set(connector.tables) == {"public.outbox", HEARTBEAT_TABLE}
+    assert connector.outboxes == {"public.outbox"}
+    assert "('events', clock_timestamp())" in connector.config["heartbeat.action.query"]
+    assert all(not connector.outboxes for connector in by_lane().values())
+
+
+def test_the_router_asks_for_these_columns_of_the_outbox() -> None:
+    config = events().config
+    sent = {"id", "aggregatetype", "aggregateid", "payload"}
+    headers = {"type", "correlation_id", "causation_id", "user_id", "created_at"}
+    assert event_columns(config, "public.outbox") == sent | headers
+    assert event_columns(config, HEARTBEAT_TABLE) == set()
+    bare = {key: value for key, value in config.items() if not re.match(r"transforms\.events\.(table|route)\.", key)}
+    assert event_columns(bare, "public.outbox") == sent
+    timed = bare | {"transforms.events.table.field.event.timestamp": "at", "transforms.events.route.by.field": "kind"}
+    assert event_columns(timed, "public.outbox") == sent - {"aggregatetype"} | {"at", "kind"}
+
+
+def test_topics_of_events_forget_by_age_and_heartbeats_by_key() -> None:
+    config = events().config
+    include = {group: re.compile(config[f"topic.creation.{group}.include"]) for group in ("heartbeat", "events")}
+    for topic, group in (
+        ("outbox.event.order", "events"),
+        ("t7.outbox.event.order", "events"),
+        (f"shop_events.{HEARTBEAT_TABLE}", "heartbeat"),
+        ("__debezium-heartbeat.shop_events", "heartbeat"),
+    ):
+        assert [name for name, pattern in include.items() if pattern.fullmatch(topic)] == [group]
+    assert config["topic.creation.events.cleanup.policy"] == "delete"
+    assert config["topic.creation.events.partitions"] == str(PARTITIONS)
+
+
+def test_the_events_of_another_source_have_topics_of_their_own() -> None:
+    other = renamed(events(), "t7", "probe")
+    key = "transforms.events.route.topic.replacement"
+    assert (events().config[key], other.config[key]) == (EVENT_TOPIC, f"t7.{EVENT_TOPIC}")
+    assert other.outboxes == {"public.outbox"}
 
 
 def test_hosts_and_secrets_come_from_the_worker() -> None:
@@ -206,12 +259,15 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
         written(tmp_path, b"nonsense", "broken.json"),
         written(tmp_path, good, "first.json"),
         written(tmp_path, good, "second.json"),
+        written(
+            tmp_path, good | {"name": "third", "config": good["config"] | {"publication.name": "third"}}, "third.json"
+        ),
     ]
     with pytest.raises(BadInput) as caught:
         load(paths)
     told = str(caught.value)
-    assert told.startswith("6 mistake(s) in the connector files:"), told
+    assert told.startswith("5 mistake(s) in the connector files:"), told
     assert f"{paths[0]}: can't be read: No such file or directory" in told
     assert f"{paths[1]}: is not JSON" in told
     assert f"{paths[3]}: name = 'downriver_accounts': is already that of {paths[2]}" in told
-    assert re.search(rf"{re.escape(str(paths[3]))}:1: slot\.name = 'downriver_accounts': is already that of", told)
+    assert re.search(rf"{re.escape(str(paths[4]))}:1: slot\.name = 'downriver_accounts': is already that of", told)

@@ -87,6 +87,21 @@ FAULTS: list[tuple[dict[str, object], list[tuple[str, Severity]]]] = [
     ({"transforms__routeReviews__partition__topic__num": "4"}, [("partitions", E)]),
     ({"transforms__routeReviews__predicate": None}, [("routes-heartbeats", E), ("routing", E)]),
     ({"max__queue__size": "2048"}, [("queue", E)]),
+    ({"value__converter": "org.apache.kafka.connect.json.JsonConverter"}, [("null-default", E)]),
+    (
+        {
+            "value__converter": "io.confluent.connect.avro.AvroConverter",
+            "value__converter__ignore__default__for__nullables": "false",
+        },
+        [("null-default", E)],
+    ),
+    (
+        {
+            "value__converter": "io.confluent.connect.avro.AvroConverter",
+            "value__converter__ignore__default__for__nullables": "true",
+        },
+        [],
+    ),
     ({"topic__creation__default__cleanup__policy": "delete"}, [("retention", W)]),
     (
         {"table__include__list": "public.products,public.reviews"},
@@ -115,6 +130,17 @@ def test_every_rule_about_one_setting_is_tried_here() -> None:
 def test_a_filter_is_told(tmp_path: Path) -> None:
     config = {"transforms": "routeProducts,routeReviews,few", "transforms__few__type": "io.debezium.transforms.Filter"}
     assert found(tmp_path, **config) == [("rows-filtered", W)]
+
+
+def test_an_event_router_that_meets_heartbeats_is_told(tmp_path: Path) -> None:
+    document = changed("downriver_events")
+    del document["config"]["transforms.events.predicate"]
+    (finding,) = look([written(tmp_path, document, "downriver_events.json")], tables=TABLES).findings
+    assert (finding.rule, finding.severity, finding.key) == ("routes-heartbeats", E, "transforms.events.type")
+    document["config"]["predicates.outbox.pattern"] = ".*heartbeat.*"  # and now the outbox has no sink, nor any route
+    document["config"]["transforms.events.predicate"] = "outbox"
+    found = look([written(tmp_path, document, "downriver_events.json")], tables=TABLES).findings
+    assert {each.rule for each in found} == {"routes-heartbeats", "table-unknown"}
 
 
 def test_a_restricted_column_that_would_leave_is_an_error(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Commands are parsed by the command line itself, and not run.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import os
 import re
@@ -65,6 +66,22 @@ def examples(path: Path) -> Iterator[Example]:
         yield Example(place, span, named=True)
 
 
+def messages(path: Path) -> Iterator[Example]:
+    """Yield every command that a program's messages and helps name, with a word where a name is filled in."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            told |= {id(part) for part in node.values}
+            text = "".join(str(part.value) if isinstance(part, ast.Constant) else "word" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
+            text = re.sub(r"\{\w+\}", "word", node.value)  # filled in by str.format
+        else:
+            continue
+        for span in re.findall(r"`downriver ([^`]+)`", text):
+            yield Example(f"{path.relative_to(ROOT)}:{node.lineno}", span, named=True)
+
+
 def command(tokens: list[str]) -> tuple[Any, list[str]]:
     """Return the command that the tokens name, and what is left of them: its arguments."""
     module, _, attribute = ROOMS[tokens[0]].where.partition(":")
@@ -83,6 +100,10 @@ def command(tokens: list[str]) -> tuple[Any, list[str]]:
 
 
 EXAMPLES = [example for path in DOCUMENTS for example in examples(path)]
+SOURCES = sorted(
+    path for room in ("connectors", "schemas", "processors", "shop") for path in (ROOT / room).rglob("*.py")
+)
+MESSAGES = [example for path in SOURCES for example in messages(path)]
 
 
 def test_the_documents_show_commands() -> None:
@@ -98,6 +119,11 @@ def test_every_command_shown_is_understood(example: Example) -> None:
         return
     if arguments or not example.named:
         found.make_context("downriver", arguments)
+
+
+@pytest.mark.parametrize("example", MESSAGES, ids=lambda example: f"{example.place} {example.line}")
+def test_every_way_out_is_a_command(example: Example) -> None:
+    test_every_command_shown_is_understood(example)
 
 
 @every_document

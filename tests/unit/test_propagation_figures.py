@@ -89,7 +89,7 @@ def test_weights_count_as_often() -> None:
 
 @pytest.mark.parametrize(
     "stored",
-    [b"", b"null", b"{}", b"[1]", b'{"form":2}', b'{"form":1,"accuracy":0.01}', b'{"form":1,"accuracy":0.02}'],
+    [b"", b"null", b"{}", b"[1]", b'{"form":1,"accuracy":0.01}', b'{"form":1,"accuracy":0.02}'],
 )
 def test_what_is_no_state_is_refused(stored: bytes) -> None:
     with pytest.raises(ValueError, match="no propagation state"):

@@ -12,7 +12,7 @@ from deploy.local.processes import Launch, run
 from deploy.local.servers.base import HEALTH_TIMEOUT_S, Context, Tell
 from downriver.exits import DownriverError
 
-# Slots: three lanes, repairs, tests. The decoding memory bounds what a slot keeps before it spills to disk; the kept
+# Slots: three lanes, events, repairs, tests. The decoding memory bounds what a slot keeps before it spills to disk; the kept
 # WAL bounds what a forgotten slot can do to the disk (decision 2, fault 1 of research/reliability.md).
 CONFIG = """\
 listen_addresses = '127.0.0.1'
