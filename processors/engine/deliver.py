@@ -38,6 +38,9 @@ from schemas.registry import RegistryAway
 log = structlog.get_logger(__name__)
 STOPPED_S = 2.0
 """How often a stopped partition is looked at again."""
+GATHER_S = 0.003
+"""What is fetched at once is submitted partition by partition: so long after the first the others are there, too, and make
+one claim with it instead of one each."""
 GRACE_S = 4.0
 """How long a revoked partition's write may go on: below the broker's rebalance timeout, so that the group moves on."""
 
@@ -258,6 +261,7 @@ class Deliverer:
             with contextlib.suppress(TimeoutError):  # a rank that was not due may be now
                 async with asyncio.timeout(later_s):  # wait_for of 3.11 may swallow a cancellation
                     await self.backlog.changed()
+                await asyncio.sleep(GATHER_S)
 
     async def _deliver(self, claim: Sequence[Batch]) -> None:
         """Deliver the claim; on any end its partitions are free again, what was not delivered stays unacknowledged."""

@@ -43,7 +43,8 @@ _INSERT_SETTINGS = {
     "async_insert": "0",  # a SELECT after the answer must see the rows
     "insert_deduplicate": "0",  # a repeated block must reach the current table even if the history has it already
     "insert_null_as_default": "0",  # a NULL where the source has none is an error, not a zero
-    "max_partitions_per_insert_block": "1000",  # a batch may hold changes of many months
+    "max_partitions_per_insert_block": "1000",
+    "max_threads": "1",  # a batch may hold changes of many months
 }
 _RAW_SETTINGS = {
     "input_format_avro_allow_missing_fields": "0",  # with 1, a structure that does not fit reads as zeros

@@ -1,4 +1,6 @@
-"""Refreshes of one index, shared: many wait, at most one runs, and none more often than the pace allows.
+"""Refreshes of one index, shared: many wait, at most one runs, and no more than half of the time.
+
+A server that is busy refreshes slowly, and so is asked less often: at a fixed pace the refreshes were what kept it busy.
 
 A document counts as shown only by a refresh that started after its write was answered. Knows no documents.
 """
@@ -8,9 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-PACE_S = 0.2
-"""Between the end of one refresh and the start of the next. Each makes a segment, so a burst of batches shares one;
+PACE_S = 0.1
+"""Between the end of one refresh and the start of the next, at least. Each makes a segment, so a burst of batches shares one;
 far below the strictest rule (1 minute), and below what a person notices."""
+MOST_S = 1.0
+"""The longest pause that a slow refresh is answered with."""
 
 
 class Refresher:
@@ -21,7 +25,7 @@ class Refresher:
         self._pace_s = pace_s
         self._written = 0
         self._covered = 0
-        self._ended_at_s = float("-inf")
+        self._next_at_s = float("-inf")
         self._running: asyncio.Task[None] | None = None
 
     def wrote(self) -> None:
@@ -46,12 +50,13 @@ class Refresher:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        await asyncio.sleep(max(0.0, self._ended_at_s + self._pace_s - loop.time()))
-        starting = self._written
+        await asyncio.sleep(max(0.0, self._next_at_s - loop.time()))
+        starting, began_at_s = self._written, loop.time()
         try:
             await self._refresh()
         finally:
-            self._ended_at_s = loop.time()
+            now = loop.time()
+            self._next_at_s = now + max(self._pace_s, min(now - began_at_s, MOST_S))
         self._covered = starting
 
     def _ended(self, task: asyncio.Task[None]) -> None:
