@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -163,3 +164,25 @@ def test_what_an_error_means(error: Exception, expected: type[Exception]) -> Non
     else:
         assert isinstance(raised.value, Refused)
         assert raised.value.whole_schema is (error.args[0] == "bad type")
+
+
+async def test_tables_are_inserted_into_side_by_side_and_all_are_waited_for() -> None:
+    class Meeting(Played):
+        """Each table's insert waits until the other one's has begun; that of `orders` finds the server away."""
+
+        def __init__(self) -> None:
+            super().__init__(COLUMNS)
+            self.both, self.ended = Barrier(2, timeout=10), 0
+
+        def insert_raw(self, statement: str, values: Sequence[bytes]) -> None:
+            self.both.wait()
+            if "`orders_history`" in statement:
+                raise SinkUnavailable("away")
+            self.ended += 1
+
+    capture, store = Capture(), Meeting()
+    orders = capture.record("orders", "c", after=sample("orders"))
+    batch = [*records(capture, 2), checked(capture, orders.value or b"", "orders", orders)]
+    with pytest.raises(SinkUnavailable, match="away"):
+        await sink_over(store).write(batch)
+    assert store.ended == 1

@@ -373,3 +373,32 @@ async def test_order_within_a_partition_is_kept_over_many_claims() -> None:
     assert versions == sorted(versions)
     assert len(versions) == 100
     await made.deliverer.stop()
+
+
+async def test_partitions_that_are_fetched_at_once_make_one_claim(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("processors.engine.deliver.GATHER_S", 0.2)
+    every = [Partition(P.topic, number) for number in range(8)]
+    await house.deliverer.assign({*every, Q})
+    for partition in every:  # as the agent does it: one message of the fetch after the other
+        house.feed(b"%d=1" % partition.partition, partition=partition)
+        await asyncio.sleep(0)
+    for partition in every:
+        await house.committable(1, partition)
+    assert [len(batch) for batch in house.sink.writes] == [8]
+
+
+async def test_many_writes_share_a_publication_and_a_revocation_does_not_wait_for_its_pace(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("processors.engine.visible.PUBLISH_S", 60.0)
+    house.feed(b"a=1")
+    await house.committable(1)
+    for offset in range(1, 6):
+        house.feed(b"a=2", offset=offset)
+        await house.until(lambda offset=offset: house.recorder.seen[-1][2] == offset + 1)
+    assert house.recorder.flushes == 1, "readers see all of it, nothing is committable yet"
+    assert house.deliverer.ledger.committable(P) == 1
+    await house.deliverer._visibility.idle()
+    assert (house.recorder.flushes, house.deliverer.ledger.committable(P)) == (2, 6)

@@ -114,3 +114,18 @@ async def test_close_ends_a_refresh_under_way() -> None:
     await refresher.close()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+async def test_a_slow_server_is_left_alone_as_long_as_it_took() -> None:
+    server = Server()
+    refresher = Refresher(server.refresh, pace_s=0)
+    loop = asyncio.get_running_loop()
+    refresher.wrote()
+    began_s = loop.time()
+    loop.call_later(0.1, server.gate.set)
+    await refresher.shown()
+    took_s = loop.time() - began_s
+    refresher.wrote()
+    await refresher.shown()
+    assert loop.time() - began_s >= 2 * took_s - 0.01
+    assert server.started == 2

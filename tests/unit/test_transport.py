@@ -12,7 +12,8 @@ from aiokafka import TopicPartition
 from faust.types import TP
 
 from processors.engine.ledger import Ledger
-from processors.engine.transport import Consumer, ConsumerThread, Fetch, NoReadOffsets
+from processors.engine.transport import FLOWING_BYTES, QUIET_S, Consumer, ConsumerThread, Fetch, NoReadOffsets
+from processors.sinks.base import Pace
 from tests.support.records import FakeRecord
 
 TP0, TP1 = TP("shop.public.inventory", 0), TP("shop.public.inventory", 1)
@@ -158,3 +159,14 @@ def test_no_read_offset_outlives_a_rebalance() -> None:
     offsets = NoReadOffsets()
     offsets[TP0] = 99
     assert offsets[TP0] is None
+
+
+async def test_fetches_wait_for_company_while_records_flow_and_for_the_first_record_where_none_comes() -> None:
+    fetcher = SimpleNamespace(_fetch_min_bytes=1, _fetch_max_wait_ms=1_500)
+    thread = thread_of(Client(Assignment({})))
+    thread.consumer = SimpleNamespace(delivery=SimpleNamespace(pace=Pace(max_records=1, extra=0, fetch_s=0.2)))
+    consumer = SimpleNamespace(_fetcher=fetcher)
+    thread._adapt(consumer, flowing=True)
+    assert (fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms) == (FLOWING_BYTES, 200)
+    thread._adapt(consumer, flowing=False)
+    assert (fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms) == (1, int(QUIET_S * 1000))

@@ -44,7 +44,7 @@ _INSERT_SETTINGS = {
     "insert_deduplicate": "0",  # a repeated block must reach the current table even if the history has it already
     "insert_null_as_default": "0",  # a NULL where the source has none is an error, not a zero
     "max_partitions_per_insert_block": "1000",
-    "max_threads": "1",  # a batch may hold changes of many months
+    "max_threads": "1",  # one stream to transform: more threads only take turns
 }
 _RAW_SETTINGS = {
     "input_format_avro_allow_missing_fields": "0",  # with 1, a structure that does not fit reads as zeros
