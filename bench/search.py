@@ -12,6 +12,8 @@ import orjson
 
 from bench.records import Load
 from downriver.settings import Settings
+from processors.engine.waiting import Waits
+from processors.sinks.base import SinkUnavailable
 from processors.sinks.search import mapping
 from processors.sinks.search.client import Elastic
 from processors.sinks.search.document import product_view, shown_product
@@ -19,6 +21,8 @@ from processors.sinks.search.document import product_view, shown_product
 PAGE = 2_000
 BULK = 1_000
 IN_FLIGHT = 2
+BUSY_S = 60.0
+"""How long a request is sent again while Elasticsearch has no memory for it."""
 
 
 def documents(load: Load) -> Iterator[dict[str, Any]]:
@@ -77,8 +81,7 @@ def limit(settings: Settings, load: Load, count: int) -> float:
 
             async def sender() -> None:
                 for body in left:
-                    answer = await elastic.request("POST", f"/{plan.name}/_bulk?filter_path=errors", body)
-                    assert not answer["errors"], answer
+                    await _sent(elastic, f"/{plan.name}/_bulk?filter_path=errors", body)
 
             began = time.perf_counter()
             await asyncio.gather(*(sender() for _ in range(IN_FLIGHT)))
@@ -87,6 +90,23 @@ def limit(settings: Settings, load: Load, count: int) -> float:
             await elastic.close()
 
     return asyncio.run(send())
+
+
+async def _sent(elastic: Elastic, path: str, body: bytes) -> None:
+    """Send one request, again while the server says "not now" (429, its memory is full): that is part of its limit.
+
+    Raises:
+        WaitedTooLong: after BUSY_S.
+    """
+    wait = Waits(limit_s=BUSY_S).begin("Elasticsearch")
+    while True:
+        try:
+            answer = await elastic.request("POST", path, body)
+            break
+        except SinkUnavailable as error:
+            await wait.failed(str(error))
+    wait.over()
+    assert not answer["errors"], answer
 
 
 def _shown(settings: Settings) -> Iterator[Mapping[str, Any]]:
