@@ -20,7 +20,8 @@ from faust.transport.drivers import TRANSPORTS
 from downriver.settings import Settings, load
 from processors.engine.batch import Batch, Partition
 from processors.engine.ledger import Ledger
-from processors.engine.transport import SCHEME, BatchSchema
+from processors.engine.transport import SCHEME, BatchSchema, Delivery
+from processors.sinks.base import Pace
 
 TIMEOUT_S = 300.0
 
@@ -30,6 +31,7 @@ class Counting:
 
     def __init__(self) -> None:
         self.ledger = Ledger()
+        self.pace = Pace(max_records=1, extra=0)
 
     def is_open(self, _: Partition) -> bool:
         return True
@@ -66,7 +68,8 @@ def measure(kind: str, topic: str, count: int, group: str, settings: Settings) -
         store="memory://",
         datadir=tempfile.mkdtemp(),
     )
-    app.delivery = Counting()
+    delivery: Delivery = Counting()
+    app.delivery = delivery
     records = size = 0
     began = 0.0
 
