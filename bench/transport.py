@@ -39,6 +39,9 @@ class Counting:
     def fetched(self, _: Batch) -> None:
         """Nothing to bound."""
 
+    def removed(self, partition: Partition, committed: int, first: int) -> None:
+        """A topic of our own: it keeps everything."""
+
     async def revoke(self, _: set[Partition]) -> None:
         """Nothing under way."""
 

@@ -135,6 +135,20 @@ class Deliverer:
             task = self._spawn(self._restore(partitions))
             self._restored = dict.fromkeys(partitions, task)
 
+    def removed(self, partition: Partition, committed: int, first: int) -> None:
+        """See transport.Delivery. Told and counted: the sink lacks these changes until it is compared and repaired."""
+        self._metrics.removed.labels(self._sink.name, partition.topic).inc(first - committed)
+        log.error(
+            "removed_unread",
+            sink=self._sink.name,
+            topic=partition.topic,
+            partition=partition.partition,
+            committed=committed,
+            first=first,
+            reason="the broker removed records that this group had not read: the topic's retention is too short",
+            way_on="`downriver verify` says what the sink lacks; `downriver connectors reread TABLE` sends rows again",
+        )
+
     async def revoke(self, partitions: set[Partition]) -> None:
         """Let writes under way finish for GRACE_S, give back the rest."""
         self._closed |= partitions

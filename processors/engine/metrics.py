@@ -37,6 +37,9 @@ class Metrics:
         self.batch_records = Histogram(
             "downriver_write_records", "Records in one claim.", ["sink"], buckets=BATCH_BUCKETS, registry=registry
         )
+        self.removed = counter(
+            "downriver_removed_unread_offsets_total", "Offsets that the broker removed before they were read.", "topic"
+        )
         self.held_bytes = gauge("downriver_buffered_bytes", "Fetched and not yet written.")
         self.lag = gauge("downriver_consumer_lag_records", "End offset minus delivered offset.", "topic", "partition")
         self.waiting = gauge("downriver_waiting_seconds", "How long the longest present wait for a server has lasted.")

@@ -48,6 +48,9 @@ class Delivery(Protocol):
     def fetched(self, batch: Batch) -> None:
         """A batch left the client; it will be submitted unless its partition is revoked first."""
 
+    def removed(self, partition: Partition, committed: int, first: int) -> None:
+        """The broker removed what nobody had read: the offsets from `committed` to below `first`."""
+
     async def revoke(self, partitions: set[Partition]) -> None:
         """The partitions are about to go: finish or give back what is under way, soon."""
 
@@ -156,6 +159,22 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # fa
             if isinstance(offset, int)
         }
 
+    async def first_offsets(self, partitions: Iterable[TP]) -> dict[TP, int]:
+        """Return the first offset that the broker still has, of each partition; nothing if it does not answer."""
+        found: dict[TP, int] = await self.call_thread(self._first_offsets, list(partitions))
+        return found
+
+    async def _first_offsets(self, partitions: Sequence[TP]) -> dict[TP, int]:
+        if not partitions:
+            return {}
+        asked = [driver.TopicPartition(tp.topic, tp.partition) for tp in partitions]
+        try:
+            found = await self._ensure_consumer().beginning_offsets(asked)
+        except KafkaError as error:
+            log.warning("first_offsets_unknown", reason=str(error) or type(error).__name__, effect="asked next time")
+            return {}
+        return {TP(tp.topic, tp.partition): offset for tp, offset in found.items()}
+
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         consumer = self._ensure_consumer()
         mine = consumer.assignment()
@@ -198,7 +217,17 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         On each assignment it starts from them by itself. Faust seeks once more when fetching may already have begun, and
         skips partitions without a commit: what was fetched in between was read twice, or never (docs/decisions/0001).
         """
-        self._committed_offset.update(await self._thread.committed_offsets())
+        committed = await self._thread.committed_offsets()
+        self._committed_offset.update(committed)
+        removed = {
+            tp: first
+            for tp, first in (await self._thread.first_offsets(committed)).items()
+            if first > committed[tp]  # the client starts from `first` without a word
+        }
+        for tp, first in removed.items():
+            self.delivery.removed(Partition(tp.topic, tp.partition), committed[tp], first)
+        if removed and await self._commit(removed):  # told once; and what is gone is no lag
+            self._committed_offset.update(removed)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109
         """Fetch; yield one message per partition that had records, its value the whole Batch.

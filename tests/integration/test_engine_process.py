@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import httpx2
 import psutil
 import pytest
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import NewTopic
 
 from downriver.exits import Exit
@@ -87,6 +88,32 @@ def test_a_worker_that_starts_with_nothing_left_to_do_tells_no_lag(realm: Realm)
     every = {(str(number), realm.topic): 0.0 for number in range(PARTITIONS)}
     until(lambda: second.metrics("downriver_consumer_lag_records") == every, "no partition has lag", 10)
     assert second.health()[1]["lag"] == 0
+
+
+def test_what_kafka_removed_before_it_was_read_is_told_and_counted(settings: Settings) -> None:
+    """A retention that is too short loses changes: the one thing that a worker must not pass over in silence."""
+    with realm_on(settings, **{"cleanup.policy": "delete"}) as realm:
+        realm.send(realm.stocks(realm.products(10 * PARTITIONS)))
+        first = realm.worker().ready()
+        realm.all_committed()
+        first.terminate()
+        assert first.ended() == Exit.OK
+        realm.send(realm.stocks(realm.products(2 * PARTITIONS)))
+        gone = TopicPartition(realm.topic, 3, 12)
+        assert realm.admin.delete_records([gone])[gone].result(10).low_watermark == 12
+        second = realm.worker().ready()
+        told = second.logged("removed_unread")
+        assert {name: told[name] for name in ("topic", "partition", "committed", "first", "level")} == {
+            "topic": realm.topic,
+            "partition": 3,
+            "committed": 10,
+            "first": 12,
+            "level": "error",
+        }
+        realm.all_committed()
+        assert second.metrics("downriver_removed_unread_offsets_total") == {(realm.topic,): 2.0}
+        until(lambda: set(second.metrics("downriver_consumer_lag_records").values()) == {0.0}, "what is gone is no lag")
+        assert len(second.named("removed_unread")) == 1
 
 
 def test_bad_settings_are_told_all_at_once(realm: Realm) -> None:

@@ -11,6 +11,7 @@ import pytest
 from aiokafka import TopicPartition
 from faust.types import TP
 
+from processors.engine.batch import Partition
 from processors.engine.ledger import Ledger
 from processors.engine.transport import FLOWING_BYTES, QUIET_S, Consumer, ConsumerThread, Fetch, NoReadOffsets
 from processors.sinks.base import Pace
@@ -76,6 +77,10 @@ class Taken:
     def __init__(self) -> None:
         self.ledger = Ledger()
         self.offsets: dict[TP, list[int]] = {}
+        self.gone: list[tuple[Any, int, int]] = []
+
+    def removed(self, partition: Any, committed: int, first: int) -> None:
+        self.gone.append((partition, committed, first))
 
     def fetched(self, batch: Any) -> None:
         tp = TP(*batch.partition)
@@ -170,3 +175,25 @@ async def test_fetches_wait_for_company_while_records_flow_and_for_the_first_rec
     assert (fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms) == (FLOWING_BYTES, 200)
     thread._adapt(consumer, flowing=False)
     assert (fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms) == (1, int(QUIET_S * 1000))
+
+
+async def test_what_the_broker_removed_unread_is_told_and_committed_over(client: Client) -> None:
+    consumer = consumer_of(client, Fetch())
+    consumer._committed_offset, written = {}, []
+
+    async def committed_offsets() -> dict[TP, int]:
+        return {TP0: 10, TP1: 4}
+
+    async def first_offsets(partitions: Any) -> dict[TP, int]:
+        return dict(zip(partitions, (12, 4), strict=True))
+
+    async def commit(offsets: dict[TP, int]) -> bool:
+        written.append(offsets)
+        return True
+
+    consumer._thread.committed_offsets, consumer._thread.first_offsets = committed_offsets, first_offsets
+    consumer._commit = commit
+    await consumer.perform_seek()
+    assert consumer.app.delivery.gone == [(Partition(*TP0), 10, 12)]
+    assert written == [{TP0: 12}]
+    assert consumer._committed_offset == {TP0: 12, TP1: 4}
