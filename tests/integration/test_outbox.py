@@ -116,10 +116,20 @@ def until_id(wanted: uuid.UUID, times: int = 1) -> Callable[[list[Event]], bool]
     return lambda found: sum(event.id == wanted for event in found) >= times
 
 
-def example(language: str) -> str:
-    """Return the example of the document."""
-    (found,) = re.findall(rf"```{language}\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+def example(section: str, language: str) -> str:
+    """Return the example of a section of the document."""
+    (text,) = re.findall(
+        rf"^## {section}\n(.*?)(?=^## )", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    (found,) = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
     return str(found)
+
+
+def program(section: str) -> dict[str, Any]:
+    """Run the Python of a section; return what it defines."""
+    names: dict[str, Any] = {}
+    exec(compile(example(section, "python"), str(DOCUMENT), "exec"), names)  # noqa: S102 - our own document
+    return names
 
 
 def test_what_was_written_before_the_connector_was_there_is_sent(lane: OwnLane) -> None:
@@ -132,11 +142,9 @@ def test_the_examples_of_the_document_send_what_it_says(lane: OwnLane) -> None:
     lane.execute("INSERT INTO users (id, email, name, password_hash) VALUES (%s, 'a@example.com', 'Ann', 'x')", user)
     lane.execute("INSERT INTO orders (id, user_id, total) VALUES (%s, %s, 1)", ORDER, user)
     with psycopg.connect(lane.settings.postgres.dsn(), autocommit=True) as connection:
-        connection.execute(example("sql").encode())
+        connection.execute(example("Write an event", "sql").encode())
     assert lane.execute("SELECT status FROM orders WHERE id = %s", ORDER) == [("shipped",)]
-    names: dict[str, Any] = {}
-    exec(compile(example("python"), str(DOCUMENT), "exec"), names)  # noqa: S102 - our own document
-    second = names["ship"](lane.settings.postgres.dsn(), ORDER, "request-4712")
+    second = program("Write an event")["ship"](lane.settings.postgres.dsn(), ORDER, "request-4712")
     found = events(lane, "order", until_id(second))
     written = lane.execute("SELECT id, created_at FROM outbox WHERE aggregatetype = 'order' ORDER BY created_at")
     assert [event.id for event in found] == [row[0] for row in written]
