@@ -360,6 +360,26 @@ def test_the_cleaner_removes_nothing_that_kafka_may_lack(lane: OwnLane, monkeypa
     assert [event.id for event in events(lane, "waiting", until_id(waiting))] == [waiting]
 
 
+def test_the_cleaner_leaves_what_was_committed_after_it_asked(lane: OwnLane) -> None:
+    """An event of a transaction that began before and ended while it waited: its row is as old, Kafka need not have it."""
+    lane.execute("DELETE FROM outbox")
+    stop(lane)
+    before, late = insert(lane, "late", "1"), uuid.uuid4()
+    with psycopg.connect(lane.settings.postgres.dsn()) as writer:
+        writer.execute(
+            "INSERT INTO outbox (id, aggregatetype, aggregateid, type) VALUES (%s, 'late', '1', 'x')", [late]
+        )
+
+        def waiting(_: str) -> None:
+            writer.commit()
+            resume(lane)
+
+        done = clean(lane.settings, lane.connector, 0, WAIT_S, waiting)
+    assert done == [Cleaned(lane.name, "public.outbox", 1)]
+    assert lane.execute("SELECT id FROM outbox") == [(late,)]
+    assert [event.id for event in events(lane, "late", until_id(late))] == [before, late]
+
+
 def test_whoever_cleans_needs_to_read_and_delete_the_table_and_no_more(lane: OwnLane) -> None:
     role = f"{lane.name}_cleaner"
     own = lane.settings.model_copy(update={"postgres": lane.settings.postgres.model_copy(update={"user": role})})
