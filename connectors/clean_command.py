@@ -40,7 +40,7 @@ def command(
         float, typer.Option(min=0, metavar="SECONDS", help="Stay, and clean so often; 0: clean once.")
     ] = 0.0,
     metrics_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="With --every: serve metrics there, on 127.0.0.1; 0: don't.")
+        int, typer.Option(min=0, max=65535, help="With --every: serve metrics there, on worker.host; 0: don't.")
     ] = 0,
     context: ContextOption = None,
     output: OutputOption = Format.TABLE,
@@ -86,7 +86,7 @@ def _stay(
     """Clean until somebody ends it."""
     metrics = Metrics()
     if port:
-        serve(metrics.registry, port)
+        serve(metrics.registry, settings.worker.host, port)
     for each in rounds(settings, meant, keep_s, wait_s, every_s, metrics):
         _tell(each, output)
 

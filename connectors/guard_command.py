@@ -80,7 +80,7 @@ def guard(
         float, typer.Option(min=0, help="Seconds before the second restart; doubled before each further one.")
     ] = DEFAULTS.pause_s,
     metrics_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Serve metrics for Prometheus there, on 127.0.0.1; 0: don't.")
+        int, typer.Option(min=0, max=65535, help="Serve metrics for Prometheus there, on worker.host; 0: don't.")
     ] = 0,
     context: ContextOption = None,
     output: OutputOption = Format.TABLE,
@@ -101,7 +101,7 @@ def guard(
     watched = Guard(settings, names or (), live.wanted(settings) if not names else {}, Limits(restarts, pause))
     metrics = Metrics()
     if metrics_port:
-        serve(metrics.registry, metrics_port)
+        serve(metrics.registry, settings.worker.host, metrics_port)
     try:
         while True:
             events = watched.look()

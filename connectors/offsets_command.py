@@ -57,8 +57,8 @@ def set_(
 ) -> None:
     """Replace stored positions while the connector is stopped.
 
-    A position before the slot's makes the connector refuse to start (`offset.mismatch.strategy=trust_offset`); one after it
-    leaves out what was committed in between. Both are told before anything is changed.
+    A position before the slot's makes the connector refuse to start, or go on in silence without what was committed in between
+    (where the slot's restart_lsn is before it); one after it leaves that out, too. Both are told before anything is changed.
     """
     positions = _read(file)
     settings = live.in_use(context)
@@ -180,8 +180,8 @@ def _consequences(
         told.append(f"slot {connector.slot} does not exist: the connector won't start from a position without it")
     elif slot.confirmed_lsn is not None and wanted.lsn < slot.confirmed_lsn:
         told.append(
-            f"{lsn.told(wanted.lsn)} is before the slot's {lsn.told(slot.confirmed_lsn)}: PostgreSQL keeps no changes from "
-            "there, the connector will refuse to start"
+            f"{lsn.told(wanted.lsn)} is before the slot's {lsn.told(slot.confirmed_lsn)}: PostgreSQL sends no changes from "
+            "there; the connector will refuse to start, or go on in silence without them"
         )
     if now is not None and wanted.lsn > now.lsn:
         told.append(

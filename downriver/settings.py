@@ -189,9 +189,9 @@ class Stack(Group):
 
 
 class Worker(Group):
-    """One stream worker process."""
+    """One stream worker process; `host` is of every long-lived command."""
 
-    host: str = Field("127.0.0.1", description="Where health and metrics listen.")
+    host: str = Field("127.0.0.1", description="Where health and metrics listen; those of --metrics-port, too.")
     port: int = Field(0, ge=0, le=65535, description="0: any free port, printed at start.")
     max_batch: int = Field(5_000, ge=1, le=100_000, description="Records of one fetch.")
     max_buffered_bytes: int = Field(48 * 2**20, ge=2**20, description="Fetched and not yet delivered, all partitions.")

@@ -30,7 +30,7 @@ INTERNAL = {"kafka-controller", "registry-management", "elasticsearch-transport"
 NEEDS = {
     "shop migrate": {"postgres"},
     "connectors apply": {"postgres", "kafka", "registry", "connect"},
-    "connectors clean-outbox": {"postgres"},
+    "connectors clean-outbox": {"postgres", "worker"},
     "worker cache": {"postgres", "kafka", "registry", "redis", "worker"},
     "worker search": {"kafka", "registry", "elasticsearch", "worker"},
     "worker analytics": {"kafka", "registry", "clickhouse", "worker"},
@@ -74,9 +74,10 @@ def of_settings(house: House) -> Iterator[str]:
         for group, host, port in _addresses(settings):
             if group in needed and not _serves(house, group.partition(".")[0], host, port):
                 yield f"{name}: {group} is at {host}:{port}, where no such service listens"
-        worker = (settings.worker.host, settings.worker.port)
-        if "worker" in needed and worker != ("0.0.0.0", service.published[0][2]):  # noqa: S104 - of its container
-            yield f"{name}: listens on {worker}, published is {service.ports}"
+        if "worker" in needed and settings.worker.host != "0.0.0.0":  # noqa: S104 - of its container
+            yield f"{name}: listens on {settings.worker.host}, where no other container reaches it"
+        if service.ours[0] == "worker" and settings.worker.port != service.published[0][2]:
+            yield f"{name}: listens on {settings.worker.port}, published is {service.ports}"
 
 
 def _addresses(settings: Settings) -> Iterator[tuple[str, str, int]]:

@@ -87,4 +87,11 @@ def test_a_port_for_metrics_belongs_to_one_that_stays_and_must_be_free(monkeypat
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         refused = run("clean-outbox", "--every", "9", "--metrics-port", str(port))
-    assert (refused.code, f"--metrics-port {port}" in refused.told) == (2, True)
+    assert (refused.code, f"--metrics-port {port} on 127.0.0.1" in refused.told) == (2, True)
+
+
+@pytest.mark.parametrize("command", [("guard",), ("clean-outbox", "--every", "9")])
+def test_metrics_are_served_on_the_worker_s_host(monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]) -> None:
+    elsewhere = SETTINGS.model_copy(update={"worker": SETTINGS.worker.model_copy(update={"host": "192.0.2.1"})})
+    refused = Commands(monkeypatch, elsewhere, [EVENTS])(*command, "--metrics-port", "1")
+    assert (refused.code, "--metrics-port 1 on 192.0.2.1 (worker.host) can't be opened" in refused.told) == (2, True)

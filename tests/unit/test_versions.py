@@ -79,8 +79,15 @@ def test_what_only_the_newer_can_say_is_left_out_for_the_older() -> None:
 
 @pytest.mark.parametrize(("written", "wanted"), [(4, None), (4, 1), (1, 4), (0, None), (1, 0)])
 def test_a_version_that_is_not_known_is_refused(written: int, wanted: int | None) -> None:
-    with pytest.raises(UnknownVersion, match=r"order.updated of version [04]: this Downriver knows 1 to 3; upgrade it"):
+    with pytest.raises(UnknownVersion, match=r"order.updated of version [04]: this program knows 1 to 3; upgrade it"):
         ORDER.cast({}, written, wanted)
+
+
+def test_the_type_of_an_event_tells_its_kind_and_version() -> None:
+    assert [ORDER.named(1), ORDER.named()] == ["order.updated.v1", "order.updated.v3"]
+    told = ["order.updated.v1", "order.updated.v12", "order.updated.v", "order.updated", "order.updated.view.v1", "v1"]
+    assert [ORDER.version_in(each) for each in told] == [1, 12, None, None, None, None]
+    assert ORDER.version_in("order.updated.v\N{SUPERSCRIPT TWO}") is None
 
 
 REMEMBERED = Remembered("system", 2, 50, "c", 100, {"slot-missing": "why"}, "source-promoted")
@@ -91,7 +98,7 @@ def test_a_guard_reads_what_an_older_and_a_newer_one_wrote() -> None:
     older = {key: value for key, value in held.items() if key not in {"version", "stopped"}}
     assert memory.decode(orjson.dumps(older)) == Remembered("system", 2, 50, "c", 100, {"slot-missing": "why"})
     assert memory.decode(orjson.dumps(held | {"added": [1]})) == REMEMBERED
-    with pytest.raises(UnknownVersion, match="what the guard remembers of version 2: this Downriver knows 1"):
+    with pytest.raises(UnknownVersion, match="what the guard remembers of version 2: this program knows 1"):
         memory.decode(orjson.dumps(held | {"version": 2}))
 
 
@@ -116,7 +123,7 @@ def test_a_worker_waits_where_it_can_not_read_the_note() -> None:
     client = registry.client()
     client.register(f"topic{agreed.SUFFIX}", note(version=2))
     notes = Agreements(client)
-    told = "topic-agreed in the registry: a note of version 2: this Downriver knows 1"
+    told = "topic-agreed in the registry: a note of version 2: this program knows 1"
     with pytest.raises(RegistryAway, match=told):
         notes.read("topic")
     with pytest.raises(RegistryAway, match=told):
