@@ -124,6 +124,7 @@ async def test_updates_deletes_and_what_changed(bench: Bench) -> None:
         "attributes": None,
         "updated_at": "2026-11-21T11:49:00.123456Z",
     }
+    assert list(updated["_before"]) == [name for name in new if name in updated["_before"]], "in the table's order"
     assert (updated["_kind"], deleted["_kind"]) == ("repair", "streamed")
     assert (deleted["_op"], deleted["_is_deleted"], deleted["_transaction"], deleted["_before"]) == ("d", 1, 772, {})
     assert {name: deleted[name] for name in new} == stored(new)

@@ -140,17 +140,16 @@ def _old_values(columns: Mapping[str, Field]) -> str:
     Both rows become text in one cast each. An expression for each column took a third of the time that ClickHouse spends
     on a small insert, nearly all of which is analysing the statement (measured: 72 ms, this and the two below: 33 ms).
     """
-    decimals = {name: field.decimal for name, field in columns.items() if field.decimal is not None}
-    plain = ", ".join(f"{quote(name)} Nullable(String)" for name in columns if name not in decimals)
-
-    def texts(row: str) -> str:
-        pairs = f"tupleToNameValuePairs(CAST(assumeNotNull({row}), {_literal(f'Tuple({plain})')}))"
-        for name, (_, scale) in decimals.items():  # a cast would drop its last zeros
-            text = f"CAST(toDecimalString({row}.{quote(name)}, {scale}), 'Nullable(String)')"
-            pairs = f"arrayPushBack({pairs}, ({_literal(name)}, {text}))"
-        return pairs
-
-    changed = f"arrayFilter((old, new) -> isDistinctFrom(old.2, new.2), {texts('before')}, {texts('after')})"
+    texts = _literal("Tuple(" + ", ".join(f"{quote(name)} Nullable(String)" for name in columns) + ")")
+    old, new = (f"tupleToNameValuePairs(CAST(assumeNotNull({row}), {texts}))" for row in ("before", "after"))
+    changed = f"arrayFilter((old, new) -> isDistinctFrom(old.2, new.2), {old}, {new})"
+    exact = "".join(  # the cast leaves out a decimal's last zeros
+        f"pair.1 = {_literal(name)}, CAST(toDecimalString(before.{quote(name)}, {field.decimal[1]}), 'Nullable(String)'), "
+        for name, field in columns.items()
+        if field.decimal is not None
+    )
+    if exact:
+        changed = f"arrayMap(pair -> (pair.1, multiIf({exact}pair.2)), {changed})"
     empty = "CAST(map(), 'Map(String, Nullable(String))')"
     return f"if(op = 'u' AND before IS NOT NULL, CAST({changed}, 'Map(String, Nullable(String))'), {empty})"
 

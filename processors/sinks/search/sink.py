@@ -22,8 +22,8 @@ from processors.sinks.search.route import Command, Part, ReviewRow
 from processors.sinks.search.store import Documents
 
 log = structlog.get_logger(__name__)
-RECENT_BYTES = 48 * 2**20
-"""Of product documents kept with their sequence numbers: some 40,000 of usual size, more than a sale keeps hot."""
+RECENT_BYTES = 32 * 2**20
+"""Of product documents kept with their sequence numbers: some 27,000 of usual size, more than a sale keeps hot."""
 RECENT_REVIEW_BYTES = 8 * 2**20
 """Reviews are seldom written twice in a short time."""
 
