@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
 
-import orjson
 import typer
 
 from connectors import live
@@ -18,7 +16,7 @@ from connectors.connector import Connector
 from connectors.deploying import ContextOption
 from connectors.serving import serve
 from downriver.exits import BadInput
-from downriver.output import Format, OutputOption, report, say, stdout
+from downriver.output import Format, OutputOption, print_json_line, report, say, stdout
 from downriver.settings import Settings
 
 DAY_S = 86_400.0
@@ -93,8 +91,7 @@ def _stay(
 
 def _tell(each: Round, output: Format) -> None:
     if output is Format.JSON:
-        sys.stdout.buffer.write(orjson.dumps(asdict(each), option=orjson.OPT_APPEND_NEWLINE))
-        sys.stdout.flush()
+        print_json_line(asdict(each))
         return
     moment = datetime.fromtimestamp(each.at_s, UTC).strftime("%H:%M:%S")
     lines = [each.problem] if each.problem else [f"{one.table}: {one.removed:,} row(s) removed" for one in each.cleaned]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
 
-import orjson
 import typer
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from rich.text import Text
@@ -20,7 +18,7 @@ from connectors.guard import Event, Guard, Kind, Limits
 from connectors.health import Health
 from connectors.serving import serve
 from downriver.exits import Exit
-from downriver.output import Format, OutputOption, print_json, report, say, stdout
+from downriver.output import Format, OutputOption, print_json, print_json_line, report, say, stdout
 from downriver.settings import Settings
 
 DEFAULTS = Limits()
@@ -139,8 +137,7 @@ def _accept(settings: Settings, names: list[str], output: Format) -> None:
 
 def _tell(event: Event, output: Format) -> None:
     if output is Format.JSON:
-        sys.stdout.buffer.write(orjson.dumps(asdict(event), option=orjson.OPT_APPEND_NEWLINE))
-        sys.stdout.flush()
+        print_json_line(asdict(event))
         return
     moment = datetime.fromtimestamp(event.at_s, UTC).strftime("%H:%M:%S")
     style = "green" if event.kind is Kind.SOLVED else STYLES.get(event.severity, "yellow")

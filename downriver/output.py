@@ -32,6 +32,12 @@ def print_json(value: Any) -> None:
     sys.stdout.flush()
 
 
+def print_json_line(value: Any) -> None:
+    """Print `value` as one line of JSON on stdout, at once: for commands that stay and tell one thing after the other."""
+    sys.stdout.buffer.write(orjson.dumps(value, default=str, option=orjson.OPT_APPEND_NEWLINE))
+    sys.stdout.flush()
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> Table:
     """Build a rich table; `rows` hold one cell for each of `columns`."""
     built = Table(*columns, title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)

@@ -56,7 +56,7 @@ class Pace:
         linger_s: at least this long between the starts of two claims of one lane: what comes meanwhile joins the next
             one (many small inserts hurt ClickHouse, many small refreshes Elasticsearch).
         fetch_s: while records flow, the broker may hold a fetch back this long for more of them to come; the first after
-            a pause is fetched at once. A fetch costs the worker and the broker about as much as fifty records do.
+            a pause is fetched at once.
     """
 
     max_records: int

@@ -137,8 +137,8 @@ def _decimal(source: str, name: str, sent: tuple[int, int], target: str) -> str:
 def _old_values(columns: Mapping[str, Field]) -> str:
     """Return the SQL of the map of what an update changed: column → its old value as text.
 
-    Both rows become text in one cast each. An expression for each column took a third of the time that ClickHouse spends
-    on a small insert, nearly all of which is analysing the statement (measured: 72 ms, this and the two below: 33 ms).
+    Both rows become text in one cast each: with an expression for each column, ClickHouse spent a third of a small insert
+    on analysing this part of the statement alone (docs/decisions/0012).
     """
     texts = _literal("Tuple(" + ", ".join(f"{quote(name)} Nullable(String)" for name in columns) + ")")
     old, new = (f"tupleToNameValuePairs(CAST(assumeNotNull({row}), {texts}))" for row in ("before", "after"))
